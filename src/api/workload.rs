@@ -1,0 +1,340 @@
+//! `AIWorkload`: what an AI service may reach.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The scope of an AI service: the data sources it may reach and who may call it. Whatever is absent is denied.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[kube(
+    group = "remit.dev",
+    version = "v1alpha1",
+    kind = "AIWorkload",
+    plural = "aiworkloads",
+    shortname = "aiw",
+    category = "remit",
+    namespaced,
+    status = "AIWorkloadStatus",
+    doc = "AIWorkload declares what one AI service may reach. Remit compiles it to network policies and Kubernetes permissions; whatever it does not name is denied.",
+    selectable = ".spec.mode",
+    derive = "PartialEq",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "Observe or Enforce"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when the cluster holds exactly what this AIWorkload declares"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why Ready is as it is"),
+    printcolumn(name = "Purpose", type_ = "string", json_path = ".spec.purpose", priority = 1, description = "What the service is for"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation"),
+    validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: use at most 52 lower-case letters, digits and dashes (generated objects carry it as a label)"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AIWorkloadSpec {
+    /// What the service is for, in a sentence a reviewer understands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub purpose: Option<String>,
+
+    /// The pods this scope governs, whatever owns them. They are never edited. Two AIWorkloads of a namespace whose selectors could
+    /// select one pod conflict: the older governs. At least one requirement is needed.
+    #[x_kube(validation = Rule::new("(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)").message("selector: name at least one label, for example matchLabels: {app: my-service}; an empty selector would govern every pod of the namespace"))]
+    pub selector: LabelSelector,
+
+    /// Observe computes the plan and reports, and writes nothing that denies. Enforce holds it.
+    pub mode: Mode,
+
+    /// The ServiceAccount that the Kubernetes permissions are bound to. When absent, Remit makes one with the name of the AIWorkload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+
+    /// What the service may reach. Absent or empty: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub data_sources: Vec<DataSource>,
+
+    /// How the service may act and be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+
+    /// Kill switch: while true, every new connection is denied and every Kubernetes permission is withdrawn, whatever else is declared.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Whether the scope is held or only computed.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Compute the plan and report; write nothing that denies.
+    Observe,
+    /// Hold the plan.
+    Enforce,
+}
+
+/// A label selector: all requirements must hold.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels with exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16), extend("additionalProperties" = {"type": "string", "maxLength": 63}))]
+    pub match_labels: BTreeMap<String, String>,
+    /// Requirements on labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub match_expressions: Vec<LabelRequirement>,
+}
+
+/// One requirement on a label.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? (has(self.values) && size(self.values) > 0) : (!has(self.values) || size(self.values) == 0)").message("values: needed with In and NotIn, not allowed with Exists and DoesNotExist"))]
+#[serde(rename_all = "camelCase")]
+pub struct LabelRequirement {
+    /// The label's key.
+    #[schemars(length(min = 1, max = 316))]
+    pub key: String,
+    /// How the label's value is compared.
+    pub operator: LabelOperator,
+    /// Values for In and NotIn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 63)))]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// The label has one of the values.
+    In,
+    /// The label is absent or has none of the values.
+    NotIn,
+    /// The label is present.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+/// Who the service is towards the Kubernetes API.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// An existing ServiceAccount of this namespace. It is kept as it is (so a cloud identity bound to it stays).
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub service_account_name: String,
+}
+
+/// Something the service may reach.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("(self.type == 'Service') == has(self.service)").message("service: set it exactly when type is Service"),
+    validation = Rule::new("(self.type == 'Host') == has(self.host)").message("host: set it exactly when type is Host"),
+    validation = Rule::new("(self.type == 'Kubernetes') == has(self.kubernetes)").message("kubernetes: set it exactly when type is Kubernetes"),
+    validation = Rule::new("(self.type == 'ConfigMap') == has(self.configMap)").message("configMap: set it exactly when type is ConfigMap"),
+    validation = Rule::new("(self.type == 'Secret') == has(self.secret)").message("secret: set it exactly when type is Secret"),
+    validation = Rule::new("(self.type == 'PersistentVolumeClaim') == has(self.persistentVolumeClaim)").message("persistentVolumeClaim: set it exactly when type is PersistentVolumeClaim"),
+    validation = Rule::new("!(self.type in ['Service', 'Host']) || self.access == 'ReadWrite'").message("access: nothing can hold a raw TCP connection to Read; declare access: ReadWrite, so that nobody believes it is read-only"),
+    validation = Rule::new("!(self.type in ['ConfigMap', 'Secret']) || self.access == 'Read'").message("access: a mounted ConfigMap or Secret is read-only; leave access out or declare Read")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct DataSource {
+    /// A name of your choice, unique in this AIWorkload; findings and denials refer to it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// How sensitive the data are. Absent counts as Restricted; a ScopeCeiling may forbid a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// What kind of thing it is; the member of the same name describes it.
+    #[serde(rename = "type")]
+    pub type_: DataSourceType,
+    /// Read is not write. Absent means Read; an access that no layer can hold is refused.
+    #[serde(default)]
+    pub access: Access,
+    /// A Service of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceSource>,
+    /// A host outside the cluster. The network layer opens its port towards public addresses; it cannot tell hosts apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostSource>,
+    /// Objects of the Kubernetes API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesSource>,
+    /// A ConfigMap of this namespace that the pods may mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<ObjectSource>,
+    /// A Secret of this namespace that the pods may mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<ObjectSource>,
+    /// A PersistentVolumeClaim of this namespace that the pods may mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<ObjectSource>,
+}
+
+/// How sensitive data are.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Anybody may know it.
+    Public,
+    /// Anybody in the organisation may know it.
+    Internal,
+    /// Few may know it.
+    Restricted,
+}
+
+/// The kinds of data source.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataSourceType {
+    /// A Service of this cluster.
+    Service,
+    /// A host outside the cluster.
+    Host,
+    /// Objects of the Kubernetes API.
+    Kubernetes,
+    /// A ConfigMap that the pods may mount.
+    ConfigMap,
+    /// A Secret that the pods may mount.
+    Secret,
+    /// A PersistentVolumeClaim that the pods may mount.
+    PersistentVolumeClaim,
+}
+
+/// What may be done with a data source.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Look, and change nothing.
+    #[default]
+    Read,
+    /// Look and change.
+    ReadWrite,
+}
+
+/// A Service of this cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSource {
+    /// The Service's name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The Service's namespace; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// The Service's port (not the port of its pods).
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// What is spoken on the port.
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a port.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Any TCP; nothing inside the connection is judged.
+    TCP,
+}
+
+/// A host outside the cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HostSource {
+    /// The host's full DNS name, in lower case; no address, no wildcard.
+    #[schemars(length(min = 4, max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    pub name: String,
+    /// The TCP port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// Objects of the Kubernetes API. Read becomes get, list and watch; ReadWrite adds create, update, patch and delete.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct KubernetesSource {
+    /// API groups; "" is the core group. No wildcard.
+    #[schemars(length(min = 1, max = 8), inner(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")))]
+    pub api_groups: Vec<String>,
+    /// Resources in the plural, as in `kubectl api-resources`; a subresource as resource/subresource. No wildcard.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9][-a-z0-9.]*(/[a-z0-9][-a-z0-9.]*)?$")))]
+    pub resources: Vec<String>,
+    /// Only objects with these names; absent or empty: all names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    pub resource_names: Vec<String>,
+    /// The namespace of the objects; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+}
+
+/// An object of this namespace, by name.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectSource {
+    /// The object's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// How the service may act and be called.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Who may call the service. Absent or empty: nobody (the kubelet's probes always pass).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub clients: Vec<Client>,
+}
+
+/// A caller of the service.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("has(self.podSelector) != has(self.ipBlock)").message("clients: give podSelector or ipBlock, and only one of them"),
+    validation = Rule::new("!has(self.ipBlock) || !has(self.namespace)").message("namespace: goes with podSelector, not with ipBlock")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// A name of your choice, unique in this AIWorkload.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// The namespace of the calling pods; absent: this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub namespace: Option<String>,
+    /// The calling pods. An empty selector means every pod of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
+    /// Addresses outside the cluster, such as a load balancer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_block: Option<IpBlock>,
+    /// The port of the service's pods that is called.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+}
+
+/// A block of addresses.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct IpBlock {
+    /// The block, for example 192.0.2.0/24 or 2001:db8::/64.
+    #[schemars(length(min = 3, max = 49))]
+    pub cidr: String,
+    /// Parts of the block that are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 3, max = 49)))]
+    pub except: Vec<String>,
+}
+
+/// What the operator found and did.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AIWorkloadStatus {
+    /// The generation this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Digest of the scope as it is held, after ceilings. Equal digests mean equal scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope_digest: Option<String>,
+    /// Accepted: the scope is valid and within its ceilings. Applied: the cluster holds the plan. Ready: both. Reconciling and Stalled as kstatus reads them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

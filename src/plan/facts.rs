@@ -1,0 +1,96 @@
+//! The facts a plan is made from: small projections of what lies in the cluster.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::scope::{ObjectName, Ranges};
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub services: BTreeMap<ObjectName, ServiceFact>,
+    /// Endpoints from EndpointSlices that nobody derives from a selector, by Service.
+    pub endpoints: BTreeMap<ObjectName, Vec<EndpointFact>>,
+    /// Where the API server itself listens (policies act after the Service's address is translated).
+    pub api_server: Vec<(IpAddr, u16)>,
+    pub ranges: ClusterRanges,
+    pub dns: Vec<DnsFact>,
+    /// DNS servers that are no pods, such as NodeLocal DNSCache.
+    pub dns_addresses: Vec<IpAddr>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceFact {
+    /// Empty: no selector, its EndpointSlices are somebody's work.
+    pub selector: BTreeMap<String, String>,
+    pub ports: Vec<ServicePortFact>,
+    pub external_name: Option<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePortFact {
+    pub name: String,
+    pub port: u16,
+    pub target: PortTarget,
+    pub transport: Transport,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortTarget {
+    Number(u16),
+    /// A port of the pods, by its name.
+    Name(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// One address of an EndpointSlice, with one of its ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndpointFact {
+    pub address: IpAddr,
+    pub port_name: String,
+    pub port: u16,
+    pub transport: Transport,
+}
+
+/// The cluster's own addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterRanges {
+    /// Of pods. Unknown (empty) means that no host outside can be told from a pod: such sources are refused.
+    pub pods: Vec<IpNet>,
+    pub services: Vec<IpNet>,
+    pub nodes: Vec<IpAddr>,
+    /// Given by the admin.
+    pub others: Vec<IpNet>,
+}
+
+/// A DNS service made of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsFact {
+    pub namespace: String,
+    pub selector: BTreeMap<String, String>,
+    pub ports: Vec<(Transport, PortTarget)>,
+}
+
+impl Facts {
+    /// All of the cluster's own addresses.
+    pub fn own_ranges(&self) -> Ranges {
+        let ClusterRanges { pods, services, nodes, others } = &self.ranges;
+        Ranges::new(
+            pods.iter()
+                .chain(services)
+                .chain(others)
+                .copied()
+                .chain(nodes.iter().copied().chain(self.api_server.iter().map(|(a, _)| *a)).map(|a| IpNet::from(a.to_canonical()))),
+        )
+    }
+}

@@ -1,0 +1,23 @@
+//! The plan: what a scope compiles to, as Kubernetes objects. Pure: no client, clock or randomness.
+//!
+//! `AIWorkload ─validate─► Scope ─compile(ceilings, facts)─► Plan {objects, refusals}`. One file makes one kind. The plan depends on
+//! nothing but its arguments, and not on their order.
+
+mod compare;
+mod compile;
+mod conflict;
+mod facts;
+mod identity;
+mod network;
+mod object;
+mod rbac;
+mod unscoped;
+mod validate;
+
+pub use compare::{Difference, differences};
+pub use compile::{Plan, Refusal, RefusalReason, compile};
+pub use conflict::{Contender, governing};
+pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
+pub use object::{Kind, ManagedObject, ObjectKey};
+pub use unscoped::unscoped_policy;
+pub use validate::{FieldError, ceiling, validate};
