@@ -16,8 +16,13 @@ use super::{Class, LabelSelector};
     category = "remit",
     doc = "ScopeCeiling bounds what the AIWorkloads of the selected namespaces may declare. Several ceilings: their intersection. A namespace without any: its own Services and Kubernetes objects only.",
     derive = "PartialEq",
-    printcolumn(name = "Unscoped", type_ = "string", json_path = ".spec.unscopedPods", description = "What happens to pods that no AIWorkload selects"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation"),
+    printcolumn(
+        name = "Unscoped",
+        type_ = "string",
+        json_path = ".spec.unscopedPods",
+        description = "What happens to pods that no AIWorkload selects"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ScopeCeilingSpec {
@@ -71,7 +76,10 @@ pub struct CeilingHost {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// A full DNS name, or `*.` and a domain for every name below it (not the domain itself).
-    #[schemars(length(min = 4, max = 253), regex(pattern = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 4, max = 253),
+        regex(pattern = r"^(\*\.)?([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
+    )]
     pub host: String,
     /// TCP ports.
     #[schemars(length(min = 1, max = 32), inner(range(min = 1, max = 65535)))]

@@ -252,7 +252,10 @@ pub struct KubernetesSource {
     #[schemars(length(min = 1, max = 8), inner(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")))]
     pub api_groups: Vec<String>,
     /// Resources in the plural, as in `kubectl api-resources`; a subresource as resource/subresource. No wildcard.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9][-a-z0-9.]*(/[a-z0-9][-a-z0-9.]*)?$")))]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9][-a-z0-9.]*(/[a-z0-9][-a-z0-9.]*)?$"))
+    )]
     pub resources: Vec<String>,
     /// Only objects with these names; absent or empty: all names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

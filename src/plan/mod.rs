@@ -19,5 +19,5 @@ pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
 pub use object::{Kind, ManagedObject, ObjectKey};
-pub use unscoped::unscoped_policy;
+pub use unscoped::{UNSCOPED_POLICY, unscoped_policy};
 pub use validate::{FieldError, ceiling, validate};

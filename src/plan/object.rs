@@ -145,11 +145,7 @@ pub(super) fn metadata(workload: &ObjectName, uid: Option<&str>, namespace: &str
 }
 
 fn labels(workload: &ObjectName) -> BTreeMap<String, String> {
-    [
-        (api::MANAGED_BY_LABEL, api::MANAGED_BY),
-        (api::WORKLOAD_LABEL, &workload.name),
-        (api::WORKLOAD_NAMESPACE_LABEL, &workload.namespace),
-    ]
-    .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    .into()
+    [(api::MANAGED_BY_LABEL, api::MANAGED_BY), (api::WORKLOAD_LABEL, &workload.name), (api::WORKLOAD_NAMESPACE_LABEL, &workload.namespace)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
 }

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// A set of addresses: blocks, aggregated and sorted.
@@ -113,14 +113,6 @@ fn universe() -> impl Iterator<Item = IpNet> {
 impl AddressBlock {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.cidr.contains(&address) && !self.except.iter().any(|e| e.contains(&address))
-    }
-}
-
-/// A single address as a block.
-pub fn host_block(address: IpAddr) -> IpNet {
-    match address.to_canonical() {
-        IpAddr::V4(a) => Ipv4Net::new_assert(a, 32).into(),
-        IpAddr::V6(a) => Ipv6Net::new_assert(a, 128).into(),
     }
 }
 

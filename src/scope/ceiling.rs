@@ -113,7 +113,7 @@ impl Ceilings {
                 ((!kept.is_empty()).then(|| Source { target, ..source.clone() }), out)
             }
             target => {
-                let refusal = match target {
+                let refusal: Option<(String, Option<&Ceiling>)> = match target {
                     Target::Service { service, port } => self
                         .first_refusal(|c| c.allows_service(own, service, *port).is_some(), service.namespace == own)
                         .map(|c| (format!("Service {service} port {port}"), c)),
@@ -211,12 +211,15 @@ impl HostPattern {
     }
 }
 
-impl std::fmt::Display for Excess {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { source, what, ceiling } = self;
+impl Excess {
+    /// What is not allowed, by which ceiling.
+    pub fn message(&self) -> String {
+        let Self { source: _, what, ceiling } = self;
         match ceiling {
-            Some(ceiling) => write!(f, "dataSources[name={source}]: {what} is not within ScopeCeiling {ceiling}"),
-            None => write!(f, "dataSources[name={source}]: {what} needs a ScopeCeiling over this namespace that allows it (without one, only the namespace's own)"),
+            Some(ceiling) => format!("{what} is not within ScopeCeiling {ceiling}"),
+            None => format!(
+                "{what} needs a ScopeCeiling over this namespace that allows it (without one, only the namespace's own can be declared)"
+            ),
         }
     }
 }

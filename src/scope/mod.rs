@@ -8,7 +8,7 @@ mod ceiling;
 mod permission;
 mod selector;
 
-pub use address::{AddressBlock, Ranges, RangesError};
+pub use address::{AddressBlock, Ranges, RangesError, parse_block};
 pub use ceiling::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, Ceilings, Excess, HostPattern, Names};
 pub use permission::{NEVER_GRANTABLE, NeverGrantable, Permission, Verb, never_grantable};
 pub use selector::{Requirement, Selector, SelectorError};

@@ -243,7 +243,12 @@ mod tests {
 
     fn any_requirement() -> impl Strategy<Value = Requirement> {
         let values = || proptest::collection::btree_set("[ab]", 1..3);
-        prop_oneof![values().prop_map(Requirement::In), values().prop_map(Requirement::NotIn), Just(Requirement::Exists), Just(Requirement::DoesNotExist)]
+        prop_oneof![
+            values().prop_map(Requirement::In),
+            values().prop_map(Requirement::NotIn),
+            Just(Requirement::Exists),
+            Just(Requirement::DoesNotExist)
+        ]
     }
 
     fn any_selector() -> impl Strategy<Value = Selector> {

@@ -1,0 +1,272 @@
+//! The NetworkPolicy of a workload: nothing in, nothing out, but what the scope names.
+//!
+//! Pods are reached by selectors and ports of their own, never by address (engines differ on whether an address block covers pods,
+//! and an address list is only as good as whoever may edit it). The outside is every public address that is not the cluster's own.
+//! The network layer cannot tell one host from another: it opens the port. Empties are spelled out, because an omitted list is a
+//! list that somebody else may fill.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::object::metadata;
+use super::{DnsFact, Facts, ManagedObject, PortTarget, Refusal, RefusalReason, ServiceFact, ServicePortFact, Transport};
+use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selector, Target};
+
+/// The label which every Namespace bears with its own name.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// Name of the NetworkPolicy of a workload.
+pub(super) fn name(workload: &ObjectName) -> String {
+    format!("remit-{}", workload.name)
+}
+
+pub(super) fn policy(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> ManagedObject {
+    let mut egress = egress(scope, ceilings, facts, refusals);
+    let mut ingress = ingress(scope);
+    if scope.suspended {
+        egress.clear();
+        ingress.clear();
+    }
+    ManagedObject::NetworkPolicy(NetworkPolicy {
+        metadata: metadata(&scope.workload, uid, &scope.workload.namespace, &name(&scope.workload)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(label_selector(&scope.selector)),
+            policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
+            ingress: Some(ingress),
+            egress: Some(egress),
+        }),
+    })
+}
+
+fn ingress(scope: &Scope) -> Vec<NetworkPolicyIngressRule> {
+    scope
+        .clients
+        .iter()
+        .map(|client| NetworkPolicyIngressRule {
+            from: Some(vec![match &client.peer {
+                ClientPeer::Pods { namespace, selector } => pods(namespace, selector),
+                ClientPeer::Block { cidr, except } => block(cidr, except),
+            }]),
+            ports: Some(vec![port(Transport::Tcp, &PortTarget::Number(client.port))]),
+        })
+        .collect()
+}
+
+/// Who is reached on which ports. One entry per peer, so that the rules do not depend on the order of the sources.
+type Openings = BTreeMap<Peer, BTreeSet<(Transport, PortTarget)>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    Pods { namespace: String, selector: Selector },
+    Address(IpNet),
+    Outside,
+}
+
+fn egress(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> Vec<NetworkPolicyEgressRule> {
+    let mut openings = Openings::new();
+    let mut names_are_needed = false;
+    let mut refuse = |source: &str, member: &str, reason, message| {
+        refusals.push(Refusal { reason, path: format!("dataSources[name={source}].{member}"), message });
+    };
+    for source in &scope.sources {
+        match &source.target {
+            Target::Service { service, port } => {
+                names_are_needed = true;
+                if let Err((reason, message)) = open_service(scope, service, *port, ceilings, facts, &mut openings) {
+                    refuse(&source.name, "service", reason, message);
+                }
+            }
+            Target::Host { host, port } => {
+                names_are_needed = true;
+                if facts.ranges.pods.is_empty() {
+                    refuse(
+                        &source.name,
+                        "host",
+                        RefusalReason::ClusterRangesUnknown,
+                        format!("{host} cannot be told from a pod: no Node has a podCIDR; give the chart's value cluster.podRanges"),
+                    );
+                } else {
+                    openings.entry(Peer::Outside).or_default().insert((Transport::Tcp, PortTarget::Number(*port)));
+                }
+            }
+            Target::Kubernetes(_) => {
+                names_are_needed = true;
+                for (address, port) in &facts.api_server {
+                    let block = IpNet::from(address.to_canonical());
+                    openings.entry(Peer::Address(block)).or_default().insert((Transport::Tcp, PortTarget::Number(*port)));
+                }
+            }
+            Target::ConfigMap(_) | Target::Secret(_) | Target::PersistentVolumeClaim { .. } => {}
+        }
+    }
+    if names_are_needed {
+        open_dns(facts, &mut openings);
+    }
+    let outside = facts.own_ranges().outside();
+    openings
+        .into_iter()
+        .map(|(peer, ports)| NetworkPolicyEgressRule {
+            to: Some(match &peer {
+                Peer::Pods { namespace, selector } => vec![pods(namespace, selector)],
+                Peer::Address(cidr) => vec![block(cidr, &[])],
+                Peer::Outside => outside.iter().map(|b| block(&b.cidr, &b.except)).collect(),
+            }),
+            ports: Some(ports.iter().map(|(transport, target)| port(*transport, target)).collect()),
+        })
+        // A rule without peers would allow everybody.
+        .filter(|rule| rule.to.as_ref().is_some_and(|to| !to.is_empty()))
+        .collect()
+}
+
+fn open_service(
+    scope: &Scope,
+    service: &ObjectName,
+    port: u16,
+    ceilings: &Ceilings,
+    facts: &Facts,
+    openings: &mut Openings,
+) -> Result<(), (RefusalReason, String)> {
+    let Some(ServiceFact { selector, ports, external_name }) = facts.services.get(service) else {
+        return Err((RefusalReason::NotFound, format!("Service {service} does not exist (yet); it is denied until it does")));
+    };
+    if let Some(name) = external_name {
+        return Err((
+            RefusalReason::ExternalName,
+            format!(
+                "Service {service} is an ExternalName ({name}), which leads wherever its editors say; declare a source of type Host instead"
+            ),
+        ));
+    }
+    let Some(ServicePortFact { name, port: _, target, transport }) = ports.iter().find(|p| p.port == port && p.transport == Transport::Tcp)
+    else {
+        let known: Vec<String> = ports.iter().filter(|p| p.transport == Transport::Tcp).map(|p| p.port.to_string()).collect();
+        return Err((RefusalReason::NotFound, format!("Service {service} has no TCP port {port} (it has {})", known.join(", "))));
+    };
+    if !selector.is_empty() {
+        let selector = Selector::labels(selector.clone())
+            .map_err(|e| (RefusalReason::NotFound, format!("Service {service} has a selector that matches no pod: {e}")))?;
+        let peer = Peer::Pods { namespace: service.namespace.clone(), selector };
+        openings.entry(peer).or_default().insert((*transport, target.clone()));
+        return Ok(());
+    }
+    let own = facts.own_ranges();
+    let mut refused = Vec::new();
+    for endpoint in facts.endpoints.get(service).into_iter().flatten() {
+        if endpoint.port_name != *name || endpoint.transport != *transport {
+            continue;
+        }
+        let address = endpoint.address.to_canonical();
+        let allowed = ceilings.allows_address(&scope.workload.namespace, service, port, address);
+        if allowed && !own.contains(address) && !never_a_destination(address) {
+            let peer = Peer::Address(IpNet::from(address));
+            openings.entry(peer).or_default().insert((endpoint.transport, PortTarget::Number(endpoint.port)));
+        } else {
+            refused.push(address.to_string());
+        }
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    refused.sort();
+    refused.dedup();
+    Err((
+        RefusalReason::AddressNotAllowed,
+        format!(
+            "Service {service} has no selector and leads to {}: no ScopeCeiling names that address for it (services[].addresses), or it is the cluster's own",
+            refused.join(", ")
+        ),
+    ))
+}
+
+/// Addresses which no EndpointSlice may lead to, whatever a ceiling says: loopback, link-local (metadata), multicast, unspecified.
+fn never_a_destination(address: std::net::IpAddr) -> bool {
+    let link_local = match address {
+        std::net::IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
+        std::net::IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    link_local || address.is_loopback() || address.is_multicast() || address.is_unspecified()
+}
+
+fn open_dns(facts: &Facts, openings: &mut Openings) {
+    for DnsFact { namespace, selector, ports } in &facts.dns {
+        let Ok(selector) = Selector::labels(selector.clone()) else { continue };
+        if selector.is_empty() {
+            continue;
+        }
+        openings.entry(Peer::Pods { namespace: namespace.clone(), selector }).or_default().extend(ports.iter().cloned());
+    }
+    for address in &facts.dns_addresses {
+        let ports = [Transport::Tcp, Transport::Udp].map(|t| (t, PortTarget::Number(53)));
+        openings.entry(Peer::Address(IpNet::from(address.to_canonical()))).or_default().extend(ports);
+    }
+}
+
+fn pods(namespace: &str, selector: &Selector) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        namespace_selector: Some(LabelSelector {
+            match_labels: Some([(NAMESPACE_NAME_LABEL.to_owned(), namespace.to_owned())].into()),
+            match_expressions: None,
+        }),
+        pod_selector: Some(label_selector(selector)),
+        ip_block: None,
+    }
+}
+
+fn block(cidr: &IpNet, except: &[IpNet]) -> NetworkPolicyPeer {
+    NetworkPolicyPeer {
+        ip_block: Some(IPBlock {
+            cidr: cidr.to_string(),
+            except: (!except.is_empty()).then(|| except.iter().map(ToString::to_string).collect()),
+        }),
+        ..NetworkPolicyPeer::default()
+    }
+}
+
+fn port(transport: Transport, target: &PortTarget) -> NetworkPolicyPort {
+    let protocol = match transport {
+        Transport::Tcp => "TCP",
+        Transport::Udp => "UDP",
+        Transport::Sctp => "SCTP",
+    };
+    NetworkPolicyPort {
+        protocol: Some(protocol.to_owned()),
+        port: Some(match target {
+            PortTarget::Number(number) => IntOrString::Int(i32::from(*number)),
+            PortTarget::Name(name) => IntOrString::String(name.clone()),
+        }),
+        end_port: None,
+    }
+}
+
+/// A selector as Kubernetes writes it: `key: value` where it can, expressions elsewhere, both in a fixed order.
+pub(super) fn label_selector(selector: &Selector) -> LabelSelector {
+    let mut labels = BTreeMap::new();
+    let mut expressions = Vec::new();
+    for (key, requirement) in selector.requirements() {
+        let (operator, values) = match requirement {
+            Requirement::In(values) if values.len() == 1 && !labels.contains_key(key) => {
+                labels.extend(values.first().map(|v| (key.to_owned(), v.clone())));
+                continue;
+            }
+            Requirement::In(values) => ("In", Some(values)),
+            Requirement::NotIn(values) => ("NotIn", Some(values)),
+            Requirement::Exists => ("Exists", None),
+            Requirement::DoesNotExist => ("DoesNotExist", None),
+        };
+        expressions.push(LabelSelectorRequirement {
+            key: key.to_owned(),
+            operator: operator.to_owned(),
+            values: values.map(|v| v.iter().cloned().collect()),
+        });
+    }
+    LabelSelector {
+        match_labels: (!labels.is_empty()).then_some(labels),
+        match_expressions: (!expressions.is_empty()).then_some(expressions),
+    }
+}
