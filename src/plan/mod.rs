@@ -10,6 +10,7 @@ mod facts;
 mod identity;
 mod network;
 mod object;
+pub mod project;
 mod rbac;
 mod unscoped;
 mod validate;
