@@ -7,6 +7,8 @@ mod compare;
 mod compile;
 mod conflict;
 mod facts;
+#[cfg(test)]
+mod fixture;
 mod identity;
 mod network;
 mod object;

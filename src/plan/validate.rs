@@ -148,7 +148,7 @@ fn source(path: &str, workload: &ObjectName, source: &api::DataSource, errors: &
             if !is_host(&host) {
                 errors.push(format!("{path}.host.name"), "is not a full DNS name; addresses and wildcards cannot be declared");
             } else if is_cluster_name(&host) {
-                errors.push(format!("{path}.host.name"), "is a name inside the cluster; declare a source of type Service");
+                errors.push(format!("{path}.host.name"), "is a name of the cluster or of a private network; declare a source of type Service (one without selector can lead to a private address)");
             }
             Target::Host { host, port: self::port(&format!("{path}.host.port"), *port, errors)? }
         }
@@ -385,7 +385,167 @@ fn is_host(text: &str) -> bool {
         && text.rsplit('.').next().is_some_and(|top| top.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
-/// Names which resolve inside the cluster, whatever its domain is called.
+/// Names which lead into the cluster or a private network, whatever the cluster's domain is called.
 fn is_cluster_name(host: &str) -> bool {
     ["svc", "local", "localhost", "internal"].iter().any(|top| host.rsplit('.').next() == Some(top)) || host.contains(".svc.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture::{self, FULL, WIDE};
+
+    const BASE: &str = "selector: {matchLabels: {app: a}}\nmode: Enforce\n";
+
+    fn errors(spec: &str) -> Vec<String> {
+        validate(&fixture::workload(&format!("{BASE}{spec}"))).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_full_example_is_valid() {
+        assert!(validate(&fixture::workload(FULL)).is_ok());
+        assert!(ceiling(&fixture::ceiling("wide", WIDE)).is_ok());
+    }
+
+    /// Each case: one data source, the path and a word of the message.
+    #[test]
+    fn data_sources_table() {
+        let cases = [
+            (
+                "{name: a, type: Service, service: {name: x, port: 1, protocol: TCP}}",
+                "dataSources[name=a].access",
+                "declare access: ReadWrite",
+            ),
+            ("{name: a, type: Host, host: {name: a.example.com, port: 443}}", "dataSources[name=a].access", "declare access: ReadWrite"),
+            ("{name: a, type: Service, access: ReadWrite}", "dataSources[name=a].service", "exactly when type is Service"),
+            ("{name: a, type: ConfigMap, configMap: {name: x}, secret: {name: y}}", "dataSources[name=a].secret", "type is ConfigMap"),
+            ("{name: a, type: Secret, access: ReadWrite, secret: {name: x}}", "dataSources[name=a].access", "read-only"),
+            (
+                "{name: a, type: Service, access: ReadWrite, service: {name: x, port: 0, protocol: TCP}}",
+                "dataSources[name=a].service.port",
+                "1 to 65535",
+            ),
+            (
+                "{name: a, type: Service, access: ReadWrite, service: {name: x, port: 65536, protocol: TCP}}",
+                "dataSources[name=a].service.port",
+                "1 to 65535",
+            ),
+            (
+                "{name: a, type: Service, access: ReadWrite, service: {name: '../x', port: 1, protocol: TCP}}",
+                "dataSources[name=a].service.name",
+                "not a valid name",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: 10.0.0.1, port: 443}}",
+                "dataSources[name=a].host.name",
+                "full DNS name",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: '*.example.com', port: 443}}",
+                "dataSources[name=a].host.name",
+                "full DNS name",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: localhost, port: 443}}",
+                "dataSources[name=a].host.name",
+                "full DNS name",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: ledger.finance.svc, port: 443}}",
+                "dataSources[name=a].host.name",
+                "type Service",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: ledger.finance.svc.cluster.local, port: 443}}",
+                "dataSources[name=a].host.name",
+                "type Service",
+            ),
+            (
+                "{name: a, type: Host, access: ReadWrite, host: {name: metadata.google.internal, port: 80}}",
+                "dataSources[name=a].host.name",
+                "type Service",
+            ),
+            (
+                "{name: a, type: Kubernetes, kubernetes: {apiGroups: ['*'], resources: [x]}}",
+                "dataSources[name=a].kubernetes.apiGroups",
+                "wildcard",
+            ),
+            (
+                "{name: a, type: Kubernetes, kubernetes: {apiGroups: [''], resources: ['*']}}",
+                "dataSources[name=a].kubernetes.resources",
+                "wildcard",
+            ),
+            (
+                "{name: a, type: Kubernetes, kubernetes: {apiGroups: [''], resources: []}}",
+                "dataSources[name=a].kubernetes.resources",
+                "at least one",
+            ),
+            (
+                "{name: a, type: Kubernetes, kubernetes: {apiGroups: [''], resources: [secrets]}}",
+                "dataSources[name=a].kubernetes.resources",
+                "reading secrets is never granted",
+            ),
+            (
+                "{name: a, type: Kubernetes, access: ReadWrite, kubernetes: {apiGroups: [''], resources: [pods]}}",
+                "dataSources[name=a].kubernetes.resources",
+                "writing pods is never granted",
+            ),
+            (
+                "{name: a, type: Kubernetes, access: ReadWrite, kubernetes: {apiGroups: [networking.k8s.io], resources: [networkpolicies]}}",
+                "dataSources[name=a].kubernetes.resources",
+                "writing networkpolicies.networking.k8s.io is never granted",
+            ),
+        ];
+        for (source, path, word) in cases {
+            let found = errors(&format!("dataSources: [{source}]"));
+            assert!(found.iter().any(|e| e.starts_with(&format!("{path}: ")) && e.contains(word)), "{source}\n{found:?}");
+            assert_eq!(found.len(), 1, "one error, once: {source}\n{found:?}");
+        }
+    }
+
+    #[test]
+    fn all_errors_are_collected() {
+        let found = errors(
+            "dataSources:\n- {name: a, type: Service, access: ReadWrite, service: {name: x, port: 0, protocol: TCP}}\n- {name: a, type: Host, host: {name: x, port: 1}}\ncapabilities: {clients: [{name: c, port: 70000, podSelector: {matchLabels: {'a b': c}}}, {name: d, port: 80}, {name: e, port: 80, ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/8]}}]}",
+        );
+        let paths: Vec<&str> = found.iter().map(|e| e.split(": ").next().unwrap()).collect();
+        assert_eq!(
+            paths,
+            [
+                "dataSources[name=a].service.port",
+                "dataSources[name=a]",
+                "dataSources[name=a].access",
+                "dataSources[name=a].host.name",
+                "capabilities.clients[name=c].podSelector",
+                "capabilities.clients[name=c].port",
+                "capabilities.clients[name=d]",
+                "capabilities.clients[name=e].ipBlock.except",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_selector_is_refused() {
+        let workload = fixture::workload("selector: {}\nmode: Enforce");
+        assert!(validate(&workload).unwrap_err()[0].to_string().starts_with("selector: name at least one label"));
+    }
+
+    #[test]
+    fn read_is_not_write() {
+        let scope = |access: &str| {
+            fixture::scope(&format!(
+                "{BASE}dataSources: [{{name: a, type: Kubernetes, {access} kubernetes: {{apiGroups: [shop.example.com], resources: [orders]}}}}]"
+            ))
+        };
+        let verbs = |s: Scope| s.permissions().iter().map(|p| p.verb).collect::<BTreeSet<_>>();
+        assert_eq!(verbs(scope("")), Verb::READ.into());
+        assert_eq!(verbs(scope("access: Read,")), Verb::READ.into());
+        assert_eq!(verbs(scope("access: ReadWrite,")), Verb::ALL.into());
+    }
+
+    #[test]
+    fn a_source_without_class_counts_as_restricted() {
+        let scope = fixture::scope(&format!("{BASE}dataSources: [{{name: a, type: ConfigMap, configMap: {{name: x}}}}]"));
+        assert_eq!(scope.sources[0].class, Class::Restricted);
+    }
 }
