@@ -1,0 +1,157 @@
+// The answering side: every port answers one line, plain or as HTTP, and counts who asked.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+)
+
+// key is what is counted apart: protocol, the address and port asked for, and who asked.
+type key struct {
+	Protocol string `json:"protocol"`
+	To       string `json:"to"`
+	Port     int    `json:"port"`
+	From     string `json:"from"`
+}
+
+// tally of one key. Packets: SYNs or datagrams seen on the wire, whether or not anything answered them
+// (sink only). Accepted: connections or datagrams which a server of ours took.
+type tally struct {
+	key
+	Packets  int `json:"packets"`
+	Accepted int `json:"accepted"`
+}
+
+type counter struct {
+	sync.Mutex
+	tallies map[key]*tally
+}
+
+func newCounter() *counter { return &counter{tallies: map[key]*tally{}} }
+
+func (c *counter) add(k key, packets, accepted int) {
+	c.Lock()
+	defer c.Unlock()
+	t := c.tallies[k]
+	if t == nil {
+		t = &tally{key: k}
+		c.tallies[k] = t
+	}
+	t.Packets += packets
+	t.Accepted += accepted
+}
+
+func (c *counter) reset() {
+	c.Lock()
+	defer c.Unlock()
+	c.tallies = map[key]*tally{}
+}
+
+func (c *counter) json() []byte {
+	c.Lock()
+	defer c.Unlock()
+	list := []*tally{}
+	for _, t := range c.tallies {
+		list = append(list, t)
+	}
+	sort.Slice(list, func(i, j int) bool { return fmt.Sprint(list[i].key) < fmt.Sprint(list[j].key) })
+	out, _ := json.MarshalIndent(list, "", " ")
+	return append(out, '\n')
+}
+
+func endpoints(protocol string, local, remote net.Addr) key {
+	host := func(a net.Addr) (string, int) {
+		switch a := a.(type) {
+		case *net.TCPAddr:
+			return a.AddrPort().Addr().Unmap().WithZone("").String(), a.Port
+		case *net.UDPAddr:
+			return a.AddrPort().Addr().Unmap().WithZone("").String(), a.Port
+		}
+		return "", 0
+	}
+	to, port := host(local)
+	from, _ := host(remote)
+	return key{protocol, to, port, from}
+}
+
+// listenTCP answers each connection with one line: as HTTP if the caller speaks HTTP, else as it is.
+// A caller which says nothing gets the line after a moment, as a database's greeting would come.
+func listenTCP(address string, counter *counter, answer func(key) string) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		fail("%v", err)
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				fail("%v", err)
+			}
+			k := endpoints("tcp", conn.LocalAddr(), conn.RemoteAddr())
+			counter.add(k, 0, 1)
+			go func() {
+				defer conn.Close()
+				reader := bufio.NewReader(conn)
+				_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+				start, _ := reader.Peek(4)
+				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				if method := string(start); method != "GET " && method != "POST" && method != "PUT " && method != "HEAD" && method != "DELE" && method != "PATC" {
+					_, _ = io.WriteString(conn, answer(k)+"\n")
+					return
+				}
+				request, err := http.ReadRequest(reader)
+				if err != nil {
+					return
+				}
+				body := []byte(answer(k) + "\n")
+				if request.URL.Path == "/counts" {
+					body = counter.json()
+				}
+				if request.Method == "HEAD" {
+					body = nil
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
+			}()
+		}
+	}()
+}
+
+func listenUDP(address string, counter *counter, answer func(key) string) {
+	conn, err := net.ListenPacket("udp", address)
+	if err != nil {
+		fail("%v", err)
+	}
+	go func() {
+		buffer := make([]byte, 2048)
+		for {
+			_, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				continue
+			}
+			k := endpoints("udp", conn.LocalAddr(), from)
+			counter.add(k, 0, 1)
+			_, _ = conn.WriteTo([]byte(answer(k)+"\n"), from)
+		}
+	}()
+}
+
+func serve(tcp, udp []string, name string) {
+	counter := newCounter()
+	answer := func(key) string { return name }
+	for _, port := range tcp {
+		listenTCP(":"+port, counter, answer)
+	}
+	for _, port := range udp {
+		listenUDP(":"+port, counter, answer)
+	}
+	fmt.Printf("%s serves tcp %s udp %s\n", name, strings.Join(tcp, ","), strings.Join(udp, ","))
+	select {}
+}
