@@ -1,0 +1,250 @@
+//! The configuration file of the operator.
+//!
+//! In: YAML. Out: a [`Config`] that is complete and plausible, or an error that names the field. Unknown fields are errors: a
+//! misspelt one would otherwise be a setting that nobody holds. Every field but `namespace` has a default.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::scope::ObjectName;
+
+/// Everything the operator is told.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// Where the operator lies.
+    pub namespace: String,
+    /// Its own ServiceAccount there.
+    #[serde(default = "default_service_account")]
+    pub service_account: String,
+    /// Its own Deployment there (uninstall scales it down by deleting it).
+    #[serde(default)]
+    pub deployment: Option<String>,
+    #[serde(default)]
+    pub http: Http,
+    #[serde(default)]
+    pub webhook: Webhook,
+    #[serde(default)]
+    pub lease: Lease,
+    /// How long one SIGTERM may take, whatever the API server does.
+    #[serde(default = "default_shutdown")]
+    pub shutdown_seconds: u64,
+    /// Users (GitOps controllers) whose changes need cover by a ceiling instead of rights of their own.
+    #[serde(default)]
+    pub appliers: Vec<String>,
+    #[serde(default)]
+    pub cluster: Cluster,
+    #[serde(default)]
+    pub dns: Dns,
+}
+
+/// Health and metrics.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Http {
+    pub port: u16,
+}
+
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Webhook {
+    pub port: u16,
+    /// The Service in front; certificate names are made from it.
+    pub service: String,
+    /// ValidatingWebhookConfigurations whose `caBundle` is kept.
+    pub configurations: Vec<String>,
+    pub certificate: Certificate,
+}
+
+/// Where the webhook's certificate comes from.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(tag = "type", deny_unknown_fields)]
+pub enum Certificate {
+    /// Made and rotated by the operator, kept in a Secret.
+    #[serde(rename_all = "camelCase")]
+    SelfSigned { secret_name: String },
+    /// `tls.crt`, `tls.key` and `ca.crt` in a directory, kept by somebody else (cert-manager).
+    #[serde(rename_all = "camelCase")]
+    Files { directory: PathBuf },
+}
+
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Lease {
+    pub name: String,
+    pub duration_seconds: u64,
+}
+
+/// The cluster's own addresses, beside those that are found.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cluster {
+    pub pod_ranges: Vec<IpNet>,
+    pub service_ranges: Vec<IpNet>,
+    pub other_ranges: Vec<IpNet>,
+}
+
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Dns {
+    /// DNS Services made of pods; those that do not exist are passed over.
+    pub services: Vec<DnsService>,
+    /// DNS servers that are no pods (NodeLocal DNSCache).
+    pub addresses: Vec<IpAddr>,
+}
+
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DnsService {
+    pub namespace: String,
+    pub name: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {message}")]
+    Parse { path: PathBuf, message: String },
+    #[error("{path}: {field}: {message}")]
+    Field { path: PathBuf, field: &'static str, message: &'static str },
+}
+
+fn default_service_account() -> String {
+    "remit".to_owned()
+}
+
+fn default_shutdown() -> u64 {
+    20
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { port: 8080 }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            port: 9443,
+            service: "remit-webhook".to_owned(),
+            configurations: vec!["remit-scope".to_owned(), "remit-recorder".to_owned()],
+            certificate: Certificate::SelfSigned { secret_name: "remit-webhook-tls".to_owned() },
+        }
+    }
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { name: "remit-operator".to_owned(), duration_seconds: 15 }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        let service = |namespace: &str, name: &str| DnsService { namespace: namespace.to_owned(), name: name.to_owned() };
+        Self { services: vec![service("kube-system", "kube-dns"), service("openshift-dns", "dns-default")], addresses: Vec::new() }
+    }
+}
+
+impl Config {
+    /// The configuration in this file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text).map_err(|error| match error {
+            Invalid::Parse(message) => ConfigError::Parse { path: path.to_owned(), message },
+            Invalid::Field(field, message) => ConfigError::Field { path: path.to_owned(), field, message },
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let config: Self = serde_saphyr::from_str(text).map_err(|e| Invalid::Parse(e.to_string()))?;
+        let checks = [
+            ("namespace", !config.namespace.is_empty(), "name the operator's namespace"),
+            ("lease.name", !config.lease.name.is_empty(), "must not be empty"),
+            ("lease.durationSeconds", (1..=3600).contains(&config.lease.duration_seconds), "must be from 1 to 3600"),
+            ("shutdownSeconds", (1..=600).contains(&config.shutdown_seconds), "must be from 1 to 600"),
+            ("http.port", config.http.port != config.webhook.port, "must differ from webhook.port"),
+        ];
+        match checks.into_iter().find(|(_, holds, _)| !holds) {
+            Some((field, _, message)) => Err(Invalid::Field(field, message)),
+            None => Ok(config),
+        }
+    }
+
+    pub fn shutdown(&self) -> Duration {
+        Duration::from_secs(self.shutdown_seconds)
+    }
+
+    pub fn lease_duration(&self) -> Duration {
+        Duration::from_secs(self.lease.duration_seconds)
+    }
+
+    /// DNS Services made of pods.
+    pub fn dns_services(&self) -> Vec<ObjectName> {
+        self.dns.services.iter().map(|DnsService { namespace, name }| ObjectName::new(namespace, name)).collect()
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Invalid {
+    Parse(String),
+    Field(&'static str, &'static str),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_enough() {
+        let config = Config::parse("namespace: remit-system").unwrap();
+        assert_eq!(config.http.port, 8080);
+        assert_eq!(config.lease, Lease::default());
+        assert_eq!(config.dns_services()[0], ObjectName::new("kube-system", "kube-dns"));
+        assert!(Config::parse("http: {port: 1}").is_err(), "the namespace is needed");
+    }
+
+    #[test]
+    fn the_documented_file_is_read() {
+        let text = "
+namespace: remit-system
+serviceAccount: remit
+http: {port: 8080}
+webhook:
+  port: 9443
+  service: remit-webhook
+  configurations: [remit-scope, remit-recorder]
+  certificate: {type: Files, directory: /etc/remit/tls}
+lease: {name: remit-operator, durationSeconds: 15}
+shutdownSeconds: 20
+appliers: [system:serviceaccount:argocd:argocd-application-controller]
+cluster: {podRanges: [10.0.0.0/8], serviceRanges: ['fd00::/112'], otherRanges: []}
+dns: {services: [{namespace: kube-system, name: kube-dns}], addresses: [169.254.20.10]}
+";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.webhook.certificate, Certificate::Files { directory: "/etc/remit/tls".into() });
+        assert_eq!(config.cluster.pod_ranges, ["10.0.0.0/8".parse().unwrap()]);
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        for (text, named) in [
+            ("namespace: a\nlese: {}", "lese"),
+            ("namespace: a\nlease: {duration: 3}", "duration"),
+            ("namespace: a\ncluster: {podRanges: [10.0.0.0/33]}", "podRanges"),
+        ] {
+            match Config::parse(text) {
+                Err(Invalid::Parse(message)) => assert!(message.contains(named), "{message}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        let zero = Config::parse("namespace: a\nlease: {durationSeconds: 0}");
+        assert_eq!(zero, Err(Invalid::Field("lease.durationSeconds", "must be from 1 to 3600")));
+    }
+}
