@@ -25,7 +25,7 @@ api|probe|mkpki|./mkpki|
 api|etcd|etcd|go.etcd.io/etcd/server/v3|
 api|kube|hyper|./hyper|$kube_version
 api|helm4|helm|helm.sh/helm/v4/cmd/helm|
-node|probe|probe|.|
+api|probe|probe|.|
 node|containerd|containerd|github.com/containerd/containerd/v2/cmd/containerd|-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD
 node|containerd|containerd-shim-runc-v2|github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2|-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD
 node|containerd|ctr|github.com/containerd/containerd/v2/cmd/ctr|-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD

@@ -105,16 +105,5 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 nftables: {minSyncPeriod: 100ms, syncPeriod: 30s}
 K
 
-  # Who wrote what: reads and the two busiest system users left out, no bodies.
-  cat >"$etc/audit.yaml" <<K
-apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- level: None
-  verbs: [get, list, watch]
-- level: None
-  users: ["system:kube-controller-manager","system:kube-scheduler"]
-- level: Metadata
-K
+  cp "$here/audit.yaml" "$etc/audit.yaml"
 }

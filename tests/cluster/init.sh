@@ -123,19 +123,12 @@ supervise containerd containerd -c "$etc/containerd.toml"
 sink_addresses=()
 for address in $internet_addresses; do sink_addresses+=(--address "$address"); done
 supervise internet ip netns exec internet probe sink --counts "$counts_address" "${sink_addresses[@]}"
+source "$scripts/apiserver.sh"
+apiserver_flags "$pki" "$etc/audit.yaml" "$log"
 # shellcheck disable=SC2086
-supervise kube-apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --bind-address=:: --advertise-address="$node4" \
-  --service-cluster-ip-range="$services4,$services6" --allow-privileged=true --profiling=false \
-  --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" --client-ca-file="$pki/ca.crt" \
-  --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --anonymous-auth=true \
-  --service-account-issuer=https://kubernetes.default.svc.cluster.local --service-account-key-file="$pki/sa.pub" --service-account-signing-key-file="$pki/sa.key" \
+supervise kube-apiserver kube-apiserver "${apiserver_flags[@]}" --etcd-servers=http://127.0.0.1:2379 --secure-port=6443 --bind-address=:: --advertise-address="$node4" \
   --kubelet-client-certificate="$pki/apiserver-kubelet.crt" --kubelet-client-key="$pki/apiserver-kubelet.key" \
-  --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
-  --proxy-client-cert-file="$pki/front-client.crt" --proxy-client-key-file="$pki/front-client.key" \
-  --requestheader-client-ca-file="$pki/front-ca.crt" --requestheader-allowed-names=front-proxy-client \
-  --requestheader-username-headers=X-Remote-User --requestheader-group-headers=X-Remote-Group --requestheader-extra-headers-prefix=X-Remote-Extra- \
-  --audit-policy-file="$etc/audit.yaml" --audit-log-path="$log/audit.log" --audit-log-maxsize=50 --audit-log-maxbackup=4 \
-  ${REMIT_APISERVER_FLAGS:-}
+  --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP ${REMIT_APISERVER_FLAGS:-}
 
 import_images() {
   for _ in $(seq 400); do ctr version >/dev/null 2>&1 && break; sleep 0.05; done
@@ -145,12 +138,9 @@ import_images >"$log/images.log" 2>&1 &
 
 # The others would exit, or back off for seconds, when they find no API server.
 until ready; do sleep 0.05; done
+controllers_flags "$pki" "$etc/kcm.kubeconfig"
 # shellcheck disable=SC2086
-supervise kube-controller-manager kube-controller-manager --kubeconfig="$etc/kcm.kubeconfig" \
-  --authentication-kubeconfig="$etc/kcm.kubeconfig" --authorization-kubeconfig="$etc/kcm.kubeconfig" \
-  --service-account-private-key-file="$pki/sa.key" --root-ca-file="$pki/ca.crt" --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
-  --use-service-account-credentials=true --allocate-node-cidrs=false --service-cluster-ip-range="$services4,$services6" \
-  --leader-elect=false --bind-address=127.0.0.1 ${REMIT_KCM_FLAGS:-}
+supervise kube-controller-manager kube-controller-manager "${controllers_flags[@]}" ${REMIT_KCM_FLAGS:-}
 # shellcheck disable=SC2086
 supervise kube-scheduler kube-scheduler --kubeconfig="$etc/scheduler.kubeconfig" \
   --authentication-kubeconfig="$etc/scheduler.kubeconfig" --authorization-kubeconfig="$etc/scheduler.kubeconfig" \

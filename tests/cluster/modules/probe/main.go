@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ const usage = `usage:
                                                 answers NAME; GET /counts says who asked how often
   probe sink --address ADDR... --counts ADDR:PORT
                                                 the outside world of the test cluster (see sink.go)
+  probe ports N                                 N TCP ports which are free on 127.0.0.1 now
   probe sleep                                   does nothing until it is told to end
 
 TARGET is scheme://rest. The schemes:
@@ -106,6 +108,13 @@ func main() {
 		device := flags.String("device", "eth0", "")
 		parse(flags, args)
 		sink(addresses, *counts, *device)
+	case "ports":
+		count := parse(flags, args)
+		n, err := strconv.Atoi(strings.Join(count, ""))
+		if err != nil {
+			fail("ports: %v", err)
+		}
+		fmt.Println(strings.Join(freePorts(n), " "))
 	case "sleep":
 		select {}
 	default:

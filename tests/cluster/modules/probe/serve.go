@@ -155,3 +155,17 @@ func serve(tcp, udp []string, name string) {
 	fmt.Printf("%s serves tcp %s udp %s\n", name, strings.Join(tcp, ","), strings.Join(udp, ","))
 	select {}
 }
+
+// freePorts holds all of them open until it knows the last one, so that they differ.
+func freePorts(n int) (ports []string) {
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			fail("%v", err)
+		}
+		defer listener.Close()
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		ports = append(ports, port)
+	}
+	return ports
+}
