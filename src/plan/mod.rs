@@ -14,6 +14,7 @@ mod network;
 mod object;
 pub mod project;
 mod rbac;
+mod review;
 mod unscoped;
 mod validate;
 
@@ -22,5 +23,6 @@ pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
 pub use object::{Kind, ManagedObject, ObjectKey};
+pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
 pub use unscoped::{UNSCOPED_POLICY, unscoped_policy};
 pub use validate::{FieldError, ceiling, validate};
