@@ -1,1 +1,5 @@
-fn main() {}
+//! `kubectl remit`.
+
+fn main() -> remit::cli::Exit {
+    remit::cli::main()
+}

@@ -19,6 +19,9 @@ use crate::scope::{ObjectName, parse_block};
 /// The label by which an EndpointSlice names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// Services which are the cluster's DNS when nothing says otherwise: namespace and name.
+pub const DNS_SERVICES: [(&str, &str); 2] = [("kube-system", "kube-dns"), ("openshift-dns", "dns-default")];
+
 /// A Service.
 pub fn service(service: &Service) -> (ObjectName, ServiceFact) {
     let spec = service.spec.clone().unwrap_or_default();
