@@ -8,9 +8,8 @@
 //   - The whole of NetworkPolicy v1: selectors with expressions, ipBlock with except, numeric, named and ranged
 //     ports, TCP, UDP and SCTP, both address families, the defaults of policyTypes, empty versus absent rules.
 //   - No start window. What comes from or goes to a pod that it does not know (yet, or any more) is dropped: every
-//     address of the pod CIDRs, and every packet on a pod's interface. A pod is known from the moment its address
-//     is in its status until it has finished, failed or is gone; it is dropped, not refused, until then, so that a
-//     first connection that comes too early is repeated by TCP a second later.
+//     address of the pod CIDRs, and every packet on a pod's interface. A pod is known from the moment the CNI plugin
+//     has connected it, which is before its first container starts, until it has finished, failed or is gone.
 //   - A pod is its address on its interface. An address that another pod gets later, or makes up, opens nothing.
 //   - One nftables table, `inet netpol`, replaced as a whole or not at all. It stays in force when the engine ends,
 //     and a starting engine replaces it only when it has seen everything.
@@ -20,7 +19,10 @@
 //   - Established connections live on when a new policy forbids them (`ct state established accept`), as with most
 //     engines. A policy judges the first packet of a connection.
 //   - hostNetwork pods are the node: neither filtered nor meant by selectors.
-//   - It needs a CNI plugin which routes each pod's address to an interface of the pod's own (ptp), and nft.
+//   - It needs nft, a CNI plugin which gives each pod an interface of its own on the node and routes to it (ptp), and
+//     libcni's cache of results. Static pods are not in there under the UID that the API knows: they stay dropped.
+//   - Nothing makes a container wait for the engine. A packet which comes before the table is dropped, never let
+//     through: TCP repeats it a second later.
 //   - Where the API leaves a choice, other engines choose otherwise. Its own reading: an ipBlock reaches pods, nodes
 //     and the API server when their addresses lie in it; a Service's address is judged after translation to a pod's;
 //     a pod always reaches itself; a rule with a named port and an ipBlock allows nothing.
@@ -70,6 +72,7 @@ func run(ctx context.Context, args []string) error {
 	flags.Var((*prefixes)(&engine.opt.PodCIDRs), "pod-cidr", "`range` of the pods' addresses; repeat for the other family")
 	flags.StringVar(&engine.opt.PodInterfaces, "pod-interfaces", "veth*", "nft `pattern` of the node's ends of the pods' veth pairs")
 	flags.StringVar(&engine.node, "node-name", "", "`name` of this node; without it every pod is taken to run here")
+	flags.StringVar(&engine.attached.dir, "cni-results", "/var/lib/cni/results", "`directory` of libcni's cache")
 	flags.BoolVar(&engine.once, "once", false, "make the table once and exit")
 	flags.BoolVar(&engine.opt.BlocksExcludePods, "ipblock-excludes-pods", false, "ipBlocks never mean pods, nodes or the API server")
 	if err := flags.Parse(args); err != nil {

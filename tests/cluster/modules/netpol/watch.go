@@ -21,10 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-const (
-	bindPoll = 100 * time.Millisecond // how soon a pod whose interface is missing is looked at again
-	retryNft = time.Second
-)
+const retryNft = time.Second
 
 // Engine keeps the kernel's table equal to what the API says.
 type Engine struct {
@@ -35,7 +32,7 @@ type Engine struct {
 
 	changed  chan struct{} // holds at most one token: any number of changes while a table is rendered make one more
 	removed  chan struct{} // likewise: some table was deleted, perhaps ours
-	bindings Bindings
+	attached Attachments
 	lists    struct {
 		pods, namespaces, policies, nodes, apiServer cache.SharedIndexInformer
 	}
@@ -44,7 +41,7 @@ type Engine struct {
 // Run returns when the context ends, or after the first table with once. The table stays behind either way:
 // a dead engine leaves its last word in force, and pods that it never knew stay dropped.
 func (e *Engine) Run(ctx context.Context) error {
-	e.changed, e.removed, e.bindings = make(chan struct{}, 1), make(chan struct{}, 1), Bindings{}
+	e.changed, e.removed = make(chan struct{}, 1), make(chan struct{}, 1)
 	if err := watchTables(func() { notify(e.removed) }); err != nil {
 		return err
 	}
@@ -53,6 +50,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		if err := apply(ctx, Transaction(&World{}, e.opt)); err != nil && !errors.Is(err, errFlushed) {
 			return err
 		}
+	}
+	if err := watchDir(e.attached.dir, func() { notify(e.changed) }); err != nil {
+		return err
 	}
 	if err := e.sync(ctx); err != nil {
 		return err
@@ -72,12 +72,9 @@ func (e *Engine) Run(ctx context.Context) error {
 			last = ""
 		}
 		start := time.Now()
-		world, unbound, err := e.world()
+		world, err := e.world()
 		if err != nil {
 			return err
-		}
-		if unbound {
-			retry.Reset(bindPoll)
 		}
 		script := Transaction(world, e.opt)
 		if script == last {
@@ -143,17 +140,21 @@ func notify(token chan struct{}) {
 	}
 }
 
-func (e *Engine) world() (*World, bool, error) {
-	routes, err := HostRoutes()
+func (e *Engine) world() (*World, error) {
+	interfaces, err := interfaceNames()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	w, unbound := e.bindings.Build(listOf[*corev1.Pod](e.lists.pods), listOf[*corev1.Namespace](e.lists.namespaces),
-		listOf[*netv1.NetworkPolicy](e.lists.policies), routes, e.node)
+	attachments, err := e.attached.Read(interfaces)
+	if err != nil {
+		return nil, err
+	}
+	w := Build(listOf[*corev1.Pod](e.lists.pods), listOf[*corev1.Namespace](e.lists.namespaces),
+		listOf[*netv1.NetworkPolicy](e.lists.policies), attachments, e.node)
 	if e.opt.BlocksExcludePods {
 		w.Infra = e.infra()
 	}
-	return w, unbound, nil
+	return w, nil
 }
 
 func (e *Engine) infra() []netip.Addr {
