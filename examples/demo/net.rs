@@ -136,17 +136,12 @@ pub fn ask_one(method: &str, url: &Url, body: &str, silence: Duration) -> Result
 }
 
 fn exchange(address: SocketAddr, method: &str, url: &Url, body: &str, silence: Duration) -> Result<Response, Failure> {
-    let stream = connect(address, silence)?;
+    let mut stream = connect(address, silence)?;
     let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
-    write!(
-        &stream,
-        "{method} {} HTTP/1.1\r\nHost: {host}:{}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        url.path,
-        url.port,
-        body.len()
-    )?;
+    let head = format!("{method} {} HTTP/1.1\r\nHost: {host}:{}\r\nContent-Length: {}", url.path, url.port, body.len());
+    // An error from here on comes after the connection: what has been read by then decides.
+    _ = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
     let mut answer = Vec::new();
-    // An error here comes after the connection: what has been read by then decides.
     _ = stream.take(MAX_BODY).read_to_end(&mut answer);
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(Failure::NotHttp)?;

@@ -38,7 +38,7 @@ fn row(name: &str, url: &Url, Attempt { address, outcome }: Attempt) {
         Err(failure @ net::Failure::NotHttp) => ("reached", failure.to_string()),
         Err(failure) => ("cut off", failure.to_string()),
     };
-    let detail: String = detail.chars().take(40).collect();
+    let detail: String = detail.chars().take(34).collect();
     let place = if address.is_ipv4() { format!("{address}:{}", url.port) } else { address.to_string() };
     println!("{name:<16}  {place:<24}  {}  {verdict}  {detail}", net::family(address));
 }

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# make demo-down: clears away what make demo made, in this order: the AIWorkload, the example's namespaces, Remit, the
+# ceiling; and the cluster, if the demo started it. On another cluster only the CustomResourceDefinitions stay, which
+# Helm keeps by design (kubectl delete crd aiworkloads.remit.dev scopeceilings.remit.dev).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/demo/story.sh
+
+clear_away() {
+  local selected namespace ours=()
+  selected=$(tests/cluster/select.sh up)
+  eval "$selected"
+  for namespace in shop finance web support; do
+    if [ "$("$KUBECTL" get namespace "$namespace" -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/part-of}' 2>/dev/null)" = remit-demo ]; then
+      ours+=("$namespace")
+    fi
+  done
+  if [[ " ${ours[*]} " == *" support "* ]] && "$KUBECTL" get crd aiworkloads.remit.dev >/dev/null 2>&1; then
+    tell "deleting the AIWorkloads of namespace support (their pods stay denied until they are gone)"
+    quietly "$KUBECTL" -n support delete aiworkloads --all --wait=false
+  fi
+  if [ ${#ours[@]} -gt 0 ]; then
+    tell "deleting the namespaces ${ours[*]}"
+    quietly "$KUBECTL" delete namespace "${ours[@]}" --timeout=180s
+  fi
+  if "$KUBECTL" get crd scopeceilings.remit.dev >/dev/null 2>&1; then
+    tell "deleting the ceiling"
+    quietly "$KUBECTL" delete --ignore-not-found -f examples/ceiling.yaml
+  fi
+  if "$HELM" status remit -n remit-system >/dev/null 2>&1; then
+    tell "uninstalling Remit"
+    quietly "$HELM" uninstall remit -n remit-system --wait --timeout 5m
+  fi
+  quietly "$KUBECTL" delete namespace remit-system --ignore-not-found --timeout=120s
+}
+
+# A cluster that is down has nothing to clear: it is not brought up for that.
+is_up() {
+  case ${CLUSTER:-embedded} in
+    embedded) tests/cluster/cluster.sh status >/dev/null 2>&1 ;;
+    kind) kind get clusters 2>/dev/null | grep -qx remit ;;
+    *) true ;;
+  esac
+}
+
+started=$(cat target/demo/started-cluster 2>/dev/null || true)
+[ -n "${CLUSTER:-}" ] || [ -z "$started" ] || export CLUSTER=$started
+if is_up; then clear_away; else tell "the cluster is not up: nothing to clear"; fi
+if [ -n "$started" ] && [ "$started" = "${CLUSTER:-}" ]; then
+  tell "ending the cluster, which the demo had started"
+  tests/cluster/select.sh down
+fi
+rm -rf target/demo
