@@ -1,4 +1,4 @@
-module remit.test/netpol
+module remit.dev/tests/cluster/netpol
 
 go 1.26.0
 
