@@ -34,7 +34,7 @@ suite_dir() {
   } | sha256sum | cut -c1-16 | sed "s|^|$cache/cyclonus-|"
 }
 build_suite() { # DIR
-  grep -q "k8s.io/kubernetes $KUBERNETES\$" "$here/modules/cyclonus/agnhost/go.mod" || die "modules/cyclonus/agnhost/go.mod is not at $KUBERNETES"
+  grep -q "k8s.io/kubernetes $KUBERNETES " "$here/modules/cyclonus/agnhost/go.mod" || die "modules/cyclonus/agnhost/go.mod is not at $KUBERNETES"
   [ ! -d "$1" ] || return 0
   local partial
   mkdir -p "$cache"
