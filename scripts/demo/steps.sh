@@ -26,7 +26,8 @@ bring_up_cluster() {
   outside=
   [ "$CLUSTER" != embedded ] || outside=yes
   tell "Cluster: $CLUSTER. To follow along in another terminal:"
-  printf '\n    export KUBECONFIG=%s PATH=%s:$PATH\n\n' "$KUBECONFIG" "$PWD/target/demo/bin"
+  # shellcheck disable=SC2016
+  printf 'export KUBECONFIG=%s PATH=%s:$PATH\n' "$KUBECONFIG" "$PWD/target/demo/bin" | show
 }
 
 build_images() {
@@ -59,7 +60,7 @@ start_afresh() {
   if [ ${#found[@]} -gt 0 ]; then
     tell "An earlier demo is cleared away first (Remit itself stays) ..."
     quietly kubectl delete namespace "${found[@]}" --timeout=120s
-    quietly kubectl delete --ignore-not-found -f examples/ceiling.yaml
+    if kubectl get crd scopeceilings.remit.dev >/dev/null 2>&1; then quietly kubectl delete --ignore-not-found -f examples/ceiling.yaml; fi
   fi
 }
 
@@ -67,7 +68,6 @@ start_afresh() {
 
 the_shop() {
   tell "Four namespaces. In \`web\` the shop's front; in \`support\` a bot that answers customers; in \`shop\` the orders database, which the bot needs; in \`finance\` the ledger, which it does not."
-  echo
   sed "s|remit.test/demo:dev|$demo_image|" scripts/demo/shop.yaml >target/demo/shop.yaml
   quietly kubectl apply -f target/demo/shop.yaml
   local deployment
@@ -84,11 +84,9 @@ ask() { run kubectl -n web exec deploy/shop-front -- /demo ask "$@" || true; }
 
 the_bot_at_work() {
   tell "A customer asks the bot, through the shop's front:"
-  echo
   ask "Where is my order 1042?"
   expect "the bot answers a customer's question" has "bot says: Thank you for asking! I found this: Order 1042"
   if [ -n "$outside" ]; then
-    echo
     ask "How do I return a kettle?"
     expect "the bot reads the help centre outside the cluster" has "reached  IPv4 203.0.113.10: 200"
   fi
@@ -103,30 +101,26 @@ attack() {
 }
 
 the_attack_succeeds() {
-  echo
   tell "Now an attacker buys a tea pot and types this into the field \"note for the delivery\". Nobody attacks the bot directly: the text waits in the orders database until the bot reads it (an indirect prompt injection)."
-  echo
   run kubectl -n web exec deploy/shop-front -- /demo note 1066 "$(attack)" || die "The note was not taken."
   tell "Any question about that order will do:"
-  echo
   ask "What about order 1066?"
   expect "without Remit the injected bot reads the finance ledger" has "200 finance ledger: cash"
   expect "without Remit the injected bot reaches the Kubernetes API" has "Client sent an HTTP request to an HTTPS server"
   if [ -n "$outside" ]; then
     expect "without Remit the injected bot reads the cloud's metadata address" has "hello from 169.254.169.254:80"
     expect "without Remit the loot arrives outside" has "hello from 203.0.113.11:80"
+    expect "the world outside counted its packets" something_arrived
   else
     tell "(This cluster has no outside world that may be attacked: sending the loot out and the metadata address are left out.)"
   fi
-  echo
   tell "And if somebody ran code of their own in the bot's container? What its pod can reach, each address tried with a real connection:"
-  echo
   reach_targets
   reach target/demo/before || die "The pod could not be asked."
-  sed 's/^/    /' target/demo/before
-  echo
+  show <target/demo/before
   expect "without Remit the pod carries a token for the Kubernetes API" grep -Eq '^api token .* present$' target/demo/before
   expect "without Remit every destination of the table is reached" all_reached
+  expect "without Remit any pod may call the bot" kubectl -n shop exec deploy/orders -- /demo call http://support-bot.support.svc:8080/healthz
 }
 
 all_reached() { ! grep -q '  cut off  ' target/demo/before; }
@@ -165,7 +159,6 @@ reach() { kubectl -n support exec deploy/support-bot -- /demo reach "${targets[@
 
 install_remit() {
   tell "Remit is installed with Helm. The values also say the most that Remit itself may hand out on the Kubernetes API, and where: it could not grant more if it wanted to."
-  echo
   run helm "${helm_install[@]}" || die "The chart could not be installed."
   run kubectl -n remit-system get pods
 }
@@ -174,26 +167,19 @@ helm_install=(upgrade --install remit charts/remit -n remit-system --create-name
 
 declare_the_scope() {
   tell "The administrator puts the namespace under Remit's care, and says what its teams may ask for at most (a ScopeCeiling):"
-  echo
   run kubectl label namespace support remit.dev/enrolled=true --overwrite
   run kubectl apply -f examples/ceiling.yaml || die "The ceiling was refused."
   tell "The team says what the bot is for. This is the whole of it (examples/support-bot.yaml):"
-  echo
-  sed -n '/^apiVersion/,$p' examples/support-bot.yaml | sed 's/ *#.*//' | grep -v '^$' | sed 's/^/    /'
-  echo
+  sed -n '/^apiVersion/,$p' examples/support-bot.yaml | sed 's/ *#.*//' | grep -v '^$' | show
   run kubectl apply -f examples/support-bot.yaml || die "The AIWorkload was refused."
   run kubectl -n support wait aiworkload/support-bot --for=condition=Ready --timeout=60s || true
   expect "the AIWorkload becomes Ready" has "condition met"
-  echo
   run kubectl get aiw -n support
   tell "Remit made these objects of it, and keeps them as they are:"
-  echo
   run kubectl -n support get networkpolicies,serviceaccounts,roles,rolebindings -l app.kubernetes.io/managed-by=remit
   expect "there is a NetworkPolicy for the bot" kubectl -n support get networkpolicy remit-support-bot
   expect "there is a ServiceAccount for the bot" kubectl -n support get serviceaccount support-bot
-  echo
   tell "The bot's pods take that account, which has no rights and no token (Remit never edits pods: this is the team's step):"
-  echo
   run kubectl -n support set serviceaccount deployment/support-bot support-bot
   quietly kubectl -n support rollout status deployment/support-bot --timeout=120s
 }
@@ -202,11 +188,9 @@ declare_the_scope() {
 
 the_bot_still_works() {
   tell "The customer asks again:"
-  echo
   ask "Where is my order 1042?"
   expect "with Remit the bot still answers the customer" has "bot says: Thank you for asking! I found this: Order 1042"
   if [ -n "$outside" ]; then
-    echo
     ask "How do I return a kettle?"
     expect "with Remit the bot still reads the help centre" has "reached  IPv4 203.0.113.10: 200"
   fi
@@ -214,11 +198,10 @@ the_bot_still_works() {
 
 the_attack_is_cut_off() {
   [ -z "$outside" ] || quietly tests/cluster/cluster.sh counts reset
-  echo
   tell "The attacker's note is still in the database, and the model falls for it as before:"
-  echo
   ask "What about order 1066?"
   expect "with Remit the bot still does its work on that order" has "reached  Order 1066"
+  expect "the model obeys the attacker as before" has "tool: fetch http://ledger.finance.svc:8443/balances"
   expect "with Remit the injected bot does not reach the finance ledger" has_not "200 finance ledger"
   expect "with Remit the injected bot does not reach the Kubernetes API" has_not "Client sent an HTTP request"
   if [ -n "$outside" ]; then
@@ -226,34 +209,29 @@ the_attack_is_cut_off() {
     expect "with Remit no loot arrives outside" has_not "hello from 203.0.113.11"
     expect "the world outside saw not one packet of it (it counts them)" nothing_arrived
   fi
-  echo
   tell "Is the ledger perhaps just down? The shop's front, which no AIWorkload governs, still reaches it:"
-  echo
   run kubectl -n web exec deploy/shop-front -- /demo call http://ledger.finance.svc:8443/ || true
   expect "the ledger is up: another pod still reaches it" has "200 finance ledger"
-  echo
   tell "And code of the attacker's own in the bot's container, before and now:"
-  echo
   reach target/demo/after || die "The pod could not be asked."
-  before_and_after
-  echo
+  before_and_after | show
   expect "what is declared is still reached" declared_reached
   expect "all else is cut off, by name and by address, over every IP family" rest_cut_off
   expect "the pod carries no token for the Kubernetes API any more" grep -Eq '^api token .* absent$' target/demo/after
-  echo
   tell "In the other direction, only the shop's front may call the bot. The orders database tries:"
-  echo
   run kubectl -n shop exec deploy/orders -- /demo call http://support-bot.support.svc:8080/healthz || true
   expect "a pod that is not declared as a client cannot call the bot" has "cannot be reached"
 }
 
 # The outside world counts packets by who sent them: none may come from the bot's pod.
-nothing_arrived() {
+nothing_arrived() { tests/cluster/cluster.sh status && ! something_arrived; }
+something_arrived() {
   local counts address
   counts=$(tests/cluster/cluster.sh counts) || return 1
   for address in $(kubectl -n support get pods -l app=support-bot -o 'jsonpath={.items[*].status.podIPs[*].ip}'); do
-    if grep -qF "\"from\": \"$address\"" <<<"$counts"; then return 1; fi
+    if grep -qF "\"from\": \"$address\"" <<<"$counts"; then return 0; fi
   done
+  return 1
 }
 
 # Lines "name|address|verdict" of a table of `demo reach`.
@@ -261,9 +239,9 @@ rows() { awk -F '   *' 'NF >= 4 { print $1 "|" $2 "|" $4 }' "$1"; }
 is_declared() { [[ $1 == orders || $1 == "help centre" ]]; }
 
 before_and_after() {
-  printf '    %-16s  %-24s  %-8s  %-8s\n' "" "" BEFORE NOW
+  printf '%-16s  %-24s  %-8s  %-8s\n' "" "" BEFORE NOW
   join_rows | while IFS='|' read -r name address before after; do
-    printf '    %-16s  %-24s  %-8s  %-8s  %s\n' "$name" "$address" "$before" "$after" "$(is_declared "$name" && echo declared)"
+    printf '%-16s  %-24s  %-8s  %-8s  %s\n' "$name" "$address" "$before" "$after" "$(is_declared "$name" && echo declared)"
   done
 }
 join_rows() {
@@ -298,7 +276,6 @@ a_colleague_edits() {
   quietly kubectl apply -f scripts/demo/people.yaml
   intact=$(policy_spec)
   tell "dana is a developer of the team; she has the usual role \`edit\` in the namespace, which includes NetworkPolicies. The bot \"does not work\", so she tries the usual remedies:"
-  echo
   run kubectl auth can-i delete networkpolicies -n support --as dana || true
   run kubectl -n support delete networkpolicy remit-support-bot --as dana || true
   expect "deleting the generated NetworkPolicy is refused" has "is generated by Remit"
@@ -310,16 +287,13 @@ a_colleague_edits() {
 }
 
 an_insider_edits() {
-  echo
   tell "Somebody with the rights of a cluster administrator takes away the rule of the API server that refused dana, and then opens the network for the bot:"
-  echo
   # Whatever happens below, the rule comes back.
   trap 'helm "${helm_install[@]}" >/dev/null 2>&1 || true' EXIT
   run kubectl delete validatingadmissionpolicybinding remit-protect-generated
   undone "opened" kubectl -n support patch networkpolicy remit-support-bot --type merge -p '{"spec":{"egress":[{}]}}'
   undone "deleted" kubectl -n support delete networkpolicy remit-support-bot
   tell "Remit says so:"
-  echo
   until_true 10 reverted_event || true
   run kubectl -n support get events --field-selector involvedObject.kind=AIWorkload -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
   expect "an Event tells of it" reverted_event
@@ -339,29 +313,22 @@ undone() {
   began=$EPOCHREALTIME
   if run "$@"; then
     if until_true 10 policy_is_back; then tell "    ... and $(since "$began") s later it is as it was."; fi
-    echo
     expect "the NetworkPolicy that was $what is as it was within seconds" policy_is_back
   else
     expect "an administrator can widen the NetworkPolicy at all (else the above means nothing)" false
   fi
   expect "and the bot is cut off from the ledger again" until_true 5 ledger_cut_off
-  echo
 }
 ledger_cut_off() { ! kubectl -n support exec deploy/support-bot -- /demo call http://ledger.finance.svc:8443/; }
 
 nobody_grants_what_they_do_not_hold() {
-  echo
   tell "sam may write AIWorkloads, and may not read Secrets. So he writes himself a service that may:"
-  echo
-  sed 's/^/    /' scripts/demo/greedy.yaml
-  echo
+  show <scripts/demo/greedy.yaml
   run kubectl auth can-i get secret/payment-keys -n support --as sam || true
   run kubectl apply -f scripts/demo/greedy.yaml --as sam || true
   expect "who cannot read a Secret cannot grant it to a service" has "sam does not hold"
   expect "and no such AIWorkload came into being" no_greedy
-  echo
   tell "The administrator, who may read every Secret, cannot exceed the ceiling either. One more host for the bot:"
-  echo
   sed 's/help.example.com, port: 443/evil.example.net, port: 80/' examples/support-bot.yaml >target/demo/above-the-ceiling.yaml
   run kubectl apply -f target/demo/above-the-ceiling.yaml || true
   expect "nobody declares above the ceiling" has "is not within ScopeCeiling support"
@@ -372,7 +339,6 @@ no_greedy() { ! kubectl -n support get aiworkload greedy; }
 
 kill_switch() {
   tell "Something is wrong with the bot, and nobody knows yet what. One field stops it:"
-  echo
   run kubectl -n support patch aiworkload support-bot --type merge -p '{"spec":{"suspend":true}}' || true
   until_true 10 suspended || true
   ask "Where is my order 1042?"
@@ -380,9 +346,7 @@ kill_switch() {
   # By address: looking up the name would be cut off as well, and takes half a minute to give up.
   run kubectl -n support exec deploy/support-bot -- /demo reach "orders=http://$(kubectl -n shop get service orders -o 'jsonpath={.spec.clusterIP}'):5432/" || true
   expect "while suspended the bot reaches nothing, not even its database" has "cut off"
-  echo
   tell "And back:"
-  echo
   run kubectl -n support patch aiworkload support-bot --type merge -p '{"spec":{"suspend":false}}' || true
   until_true 10 answers || true
   ask "Where is my order 1042?"
@@ -396,20 +360,17 @@ answers() { kubectl -n web exec deploy/shop-front -- /demo ask "Where is my orde
 the_limits() {
   if [ -n "$outside" ]; then
     tell "The network layer opens ports, not hosts: since port 443 of help.example.com is declared, the bot also reaches port 443 of any other public address:"
-    echo
     run kubectl -n support exec deploy/support-bot -- /demo call http://evil.example.net:443/ || true
     tell "Do not declare a host where that matters."
   else
     tell "The network layer opens ports, not hosts: since port 443 of help.example.com is declared, the bot also reaches port 443 of any other public address. Do not declare a host where that matters."
   fi
-  echo
   tell "What the bot says to its customers is not judged either, nor what it asks of the orders database, nor the names it looks up. And whoever is root on the node, or administrator of the cluster, stands above all of this; what they change in the generated objects is undone and reported, no more."
 }
 
 the_end() {
   chapter "What came true"
   printf '  %s\n' "${promises[@]}"
-  echo
   if [ $broken -gt 0 ]; then
     tell "${red}$broken of ${#promises[@]} promises were NOT kept.$plain Everything is left as it is, to look at: kubectl -n remit-system logs deploy/remit-operator; kubectl -n support describe aiw support-bot"
     exit 1

@@ -5,14 +5,18 @@ width=${COLUMNS:-0}
 [ "$width" -gt 0 ] || width=$(tput cols 2>/dev/null || echo 92)
 [ "$width" -le 100 ] || width=100
 [ "$width" -ge 80 ] || width=80
-bold='' dim='' green='' red='' plain=''
+bold='' green='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
-  bold=$'\e[1m' dim=$'\e[2m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
+  bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'
 fi
 
-chapter() { printf '\n%s== %s%s\n\n' "$bold" "$*" "$plain"; }
+# Everything but a promise ends with an empty line; promises stand together.
+gap=
+close_promises() { if [ -n "$gap" ]; then echo; fi; gap=; }
 wrapped() { fold -s -w "$1" | sed 's/ *$//'; }
-tell() { wrapped "$width" <<<"$*"; }
+chapter() { close_promises; printf '\n%s== %s%s\n\n' "$bold" "$*" "$plain"; }
+tell() { close_promises; wrapped "$width" <<<"$*"; echo; }
+show() { close_promises; sed 's/ *$//; s/^/    /'; echo; }
 die() { printf '%s\n' "$*" >&2; exit 1; }
 
 # A command as one would type it.
@@ -27,9 +31,10 @@ typed() {
 # run COMMAND...: shows it, runs it, shows what it said; $said keeps that, the status is the command's.
 run() {
   local status=0
+  close_promises
   wrapped $((width - 4)) <<<"$(typed "$@")" | sed "1s/^/$bold\$ /; 2,\$s/^/    /; \$s/\$/$plain/"
   said=$("$@" 2>&1) || status=$?
-  [ -z "$said" ] || wrapped $((width - 4)) <<<"$said" | sed 's/^/    /'
+  [ -z "$said" ] || wrapped $((width - 4)) <<<"$said" | sed 's/^/    /; s/ *$//'
   echo
   return $status
 }
@@ -43,6 +48,7 @@ quietly() {
 promises=() broken=0
 expect() {
   local what=$1; shift
+  gap=yes
   if "$@" >/dev/null 2>&1; then
     printf '%s  ok      %s%s\n' "$green" "$what" "$plain"
     promises+=("ok      $what")

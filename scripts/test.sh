@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# make test: everything, in the order in which a failure is cheapest to find. Sets up what it needs; what it brought up, it ends.
+#
+#   KEEP=1             leaves the clusters up
+#   REMIT_SKIP_NODE=1  leaves the node tier out, and says so (it needs root)
+#
+# Nothing is skipped in silence: a test that is ignored, or a tier that cannot run, fails it.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+node=1
+if [ "${REMIT_SKIP_NODE:-}" = 1 ]; then
+  node=0
+elif [ "$(id -u)" != 0 ]; then
+  die "the node tier needs root (network namespaces, mounts). Run as root, or leave it out with REMIT_SKIP_NODE=1."
+fi
+
+results=target/test-results.txt
+mkdir -p target
+: >"$results"
+began=$SECONDS
+ours=()
+end() { # the clusters which were not up before
+  local status=$? tier
+  if [ "${KEEP:-}" = 1 ]; then
+    [ ${#ours[@]} -eq 0 ] || say "KEEP=1: left up: ${ours[*]}"
+  else
+    for tier in "${ours[@]}"; do "tests/cluster/$tier.sh" down || status=1; done
+  fi
+  exit "$status"
+}
+trap end EXIT
+
+bring_up() { # TIER
+  if ! "tests/cluster/$1.sh" status >/dev/null 2>&1; then
+    ours+=("$1")
+    "tests/cluster/$1.sh" up
+  fi
+}
+
+# tests NAME ARG...: runs tests of tests/it, keeps their closing line
+tests() {
+  local name=$1 output
+  shift
+  output=$(mktemp)
+  if ! cargo test --locked --test it -- "$@" 2>&1 | tee "$output"; then
+    rm -f "$output"
+    return 1
+  fi
+  sed -n "s/^test result: /$name: /p" "$output" >>"$results"
+  # Benchmarks are run by `make bench`; nothing else may be ignored.
+  if grep -E '^test .* \.\.\. ignored' "$output" | grep -v '^test bench::'; then
+    rm -f "$output"
+    die "$name: tests are ignored"
+  fi
+  rm -f "$output"
+}
+
+step "programs of the test clusters" tests/cluster/build.sh link "$PWD/target/cluster/bin" api helm3
+step "cargo-deny" scripts/deny.sh install
+REMIT_REQUIRE_TOOLS=1 scripts/check.sh
+step "test cluster: fast tests" tests/cluster/selftest.sh fast
+step "chart" tests/chart/chart.sh
+
+step "API tier: up" bring_up api
+step "API tier" tests "without a node" --skip node::
+
+if [ "$node" = 1 ]; then
+  step "image" scripts/images.sh
+  step "node tier: up" bring_up cluster
+  step "image into the node" tests/cluster/cluster.sh load target/images/operator.tar
+  step "node tier" tests "on a node" node::
+fi
+
+say
+say "tests of tests/it:"
+sed 's/^/  /' "$results" >&2
+[ "$node" = 1 ] || say "  on a node: LEFT OUT (REMIT_SKIP_NODE=1)"
+say "test: passed in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"
