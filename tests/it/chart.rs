@@ -1,0 +1,182 @@
+//! The chart beside the code: what the operator may do is what its list of managed kinds needs and little more.
+//!
+//! Needs Helm: `$HELM`, else `target/cluster/bin/helm` (`make cluster-tools`), else `helm` on the PATH.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::Command;
+
+use remit::plan::Kind;
+use remit::scope::NEVER_GRANTABLE;
+use serde_json::Value;
+
+use crate::{repository, text};
+
+/// What the operator does with its generated objects.
+const MANAGE: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
+
+#[test]
+fn the_operator_may_write_the_managed_kinds_and_no_others() {
+    let managed: BTreeSet<(String, String)> = Kind::ALL.map(|kind| kind.resource()).map(|(g, r)| (g.to_owned(), r.to_owned())).into();
+    let rules = cluster_rules();
+    for (group, resource) in &managed {
+        let verbs: BTreeSet<&str> = rules.iter().filter(|r| r.is(group, resource) && r.names.is_empty()).map(|r| r.verb.as_str()).collect();
+        assert_eq!(verbs, MANAGE.into(), "{resource}.{group}");
+    }
+    // Everything else that it may change anywhere in the cluster. A line more here is a line to think about.
+    let expected: BTreeSet<&str> = [
+        "create subjectaccessreviews.authorization.k8s.io",
+        "create events.events.k8s.io",
+        "patch events.events.k8s.io",
+        "patch aiworkloads.remit.dev",
+        "patch aiworkloads/status.remit.dev",
+        "update aiworkloads/status.remit.dev",
+        "update aiworkloads/finalizers.remit.dev",
+        "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-scope",
+        "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-recorder",
+    ]
+    .into();
+    let found: BTreeSet<String> = rules
+        .iter()
+        .filter(|r| !["get", "list", "watch"].contains(&r.verb.as_str()) && !managed.contains(&(r.group.clone(), r.resource.clone())))
+        .map(Rule::shown)
+        .collect();
+    assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+}
+
+#[test]
+fn the_operator_has_no_way_round() {
+    let rules: Vec<Rule> = cluster_rules().into_iter().chain(own_namespace_rules()).collect();
+    for rule in &rules {
+        let shown = rule.shown();
+        for part in [&rule.group, &rule.resource, &rule.verb] {
+            assert!(!part.contains('*'), "a wildcard: {shown}");
+        }
+        assert!(!["escalate", "bind", "impersonate", "release", "deletecollection"].contains(&rule.verb.as_str()), "{shown}");
+        assert!(rule.resource != "secrets" || rule.verb == "create" || rule.names.len() == 1, "secrets by name only: {shown}");
+        if ["pods", "namespaces", "nodes"].contains(&rule.resource.split('/').next().unwrap_or_default()) && rule.group.is_empty() {
+            assert!(["get", "list", "watch"].contains(&rule.verb.as_str()) && !rule.resource.contains('/'), "{shown}");
+        }
+        assert!(!["users", "groups", "tokenreviews"].contains(&rule.resource.as_str()), "{shown}");
+    }
+    assert!(cluster_rules().iter().all(|r| r.resource != "secrets"), "no Secret outside of its own namespace");
+}
+
+#[test]
+fn the_operator_hands_out_only_what_the_admin_allows() {
+    // Bound by the chart: the operator's own role, in the cluster; remit-grantable, per namespace and only there.
+    let bindings: BTreeSet<String> = rendered(&["--set", "grantable.namespaces={shop}"])
+        .iter()
+        .filter(|o| ["ClusterRoleBinding", "RoleBinding"].contains(&kind(o)) && !is_hook(o))
+        .map(|o| {
+            let namespace = o["metadata"]["namespace"].as_str().unwrap_or("-");
+            format!("{} {namespace}: {} {}", kind(o), o["roleRef"]["kind"].as_str().unwrap(), o["roleRef"]["name"].as_str().unwrap())
+        })
+        .collect();
+    let expected = [
+        "ClusterRoleBinding -: ClusterRole remit-operator",
+        "RoleBinding remit-system: Role remit-operator",
+        "RoleBinding shop: ClusterRole remit-grantable",
+    ];
+    assert_eq!(bindings.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_chart_knows_what_is_never_grantable() {
+    let file: Value = serde_saphyr::from_str(&text("charts/remit/files/never-grantable.yaml")).unwrap();
+    let rows: Vec<(&str, &str, bool, &str)> = file["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let word = |key: &str| row[key].as_str().unwrap();
+            (word("group"), word("resource"), row["readsToo"].as_bool().unwrap(), word("why"))
+        })
+        .collect();
+    let code: Vec<_> = NEVER_GRANTABLE.iter().map(|row| (row.group, row.resource, row.reads_too, row.why)).collect();
+    assert_eq!(rows, code);
+}
+
+/// One right of a rule.
+#[derive(Debug)]
+struct Rule {
+    group: String,
+    resource: String,
+    verb: String,
+    names: Vec<String>,
+}
+
+impl Rule {
+    fn is(&self, group: &str, resource: &str) -> bool {
+        self.group == group && self.resource == resource
+    }
+
+    fn shown(&self) -> String {
+        let Self { group, resource, verb, names } = self;
+        let of = if group.is_empty() { String::new() } else { format!(".{group}") };
+        let names = names.iter().map(|n| format!(" {n}")).collect::<String>();
+        format!("{verb} {resource}{of}{names}")
+    }
+}
+
+fn cluster_rules() -> Vec<Rule> {
+    rules("ClusterRole")
+}
+
+fn own_namespace_rules() -> Vec<Rule> {
+    rules("Role")
+}
+
+fn rules(of: &str) -> Vec<Rule> {
+    let objects = rendered(&[]);
+    let role = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == "remit-operator" && !is_hook(o));
+    let role = role.unwrap_or_else(|| panic!("no {of} remit-operator in the chart"));
+    let strings = |value: &Value| value.as_array().into_iter().flatten().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let known: BTreeMap<&str, ()> = ["apiGroups", "resources", "verbs", "resourceNames"].map(|k| (k, ())).into();
+        assert!(rule.as_object().unwrap().keys().all(|k| known.contains_key(k.as_str())), "{rule}");
+        // One right per name: what may be done to one object is not what may be done to two.
+        let names = strings(&rule["resourceNames"]);
+        let names: Vec<Vec<String>> = if names.is_empty() { vec![vec![]] } else { names.into_iter().map(|n| vec![n]).collect() };
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                for verb in strings(&rule["verbs"]) {
+                    for names in &names {
+                        found.push(Rule { group: group.clone(), resource: resource.clone(), verb: verb.clone(), names: names.clone() });
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn rendered(args: &[&str]) -> Vec<Value> {
+    let output = Command::new(helm())
+        .args(["template", "remit", "--namespace", "remit-system"])
+        .args(args)
+        .arg(repository("charts/remit"))
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}; `make cluster-tools` builds Helm, or set HELM", helm().display()));
+    assert!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_multiple(std::str::from_utf8(&output.stdout).unwrap()).unwrap()
+}
+
+fn helm() -> PathBuf {
+    let built = repository("target/cluster/bin/helm");
+    match std::env::var_os("HELM") {
+        Some(helm) => PathBuf::from(helm),
+        None if built.exists() => built,
+        None => PathBuf::from("helm"),
+    }
+}
+
+fn kind(object: &Value) -> &str {
+    object["kind"].as_str().unwrap_or_default()
+}
+
+/// Hooks (uninstall, tests) have accounts of their own.
+fn is_hook(object: &Value) -> bool {
+    object["metadata"]["annotations"].get("helm.sh/hook").is_some()
+}

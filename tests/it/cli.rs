@@ -1,0 +1,217 @@
+//! `kubectl remit`, run as people run it: its output for the examples, its exit codes, and what it says of bad input.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::{assert_generated, repository, text};
+
+const FACTS: &str = "tests/it/data/facts";
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn run(args: &[&str]) -> Run {
+    run_with(args, "")
+}
+
+fn run_with(args: &[&str], stdin: &str) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kubectl-remit"))
+        .args(args)
+        .current_dir(repository(""))
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // What does not read its stdin may be gone before it is written.
+    _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn examples_render_as_they_did() {
+    for name in ["support-bot", "kubernetes-source"] {
+        let example = format!("examples/{name}.yaml");
+        let run = run(&["render", "-f", &example, "-f", "examples/ceiling.yaml", "--facts", FACTS]);
+        assert_eq!((run.stderr.as_str(), run.code), ("", 0), "{name}");
+        assert_generated(&format!("tests/it/data/{name}.yaml"), &format!("# `make generate` writes it.\n{}", run.stdout));
+    }
+}
+
+#[test]
+fn the_order_of_files_and_documents_does_not_matter() {
+    let directory = tempfile::tempdir().unwrap();
+    let facts = text(&format!("{FACTS}/cluster.yaml"));
+    let mut documents: Vec<&str> = facts.split("\n---\n").collect();
+    documents.reverse();
+    std::fs::write(directory.path().join("reversed.yml"), documents.join("\n---\n")).unwrap();
+    let facts = directory.path().to_str().unwrap();
+    let one = run(&["render", "-f", "examples/support-bot.yaml", "-f", "examples/ceiling.yaml", "--facts", FACTS]);
+    let other = run(&["render", "-f", "examples/ceiling.yaml", "-f", "examples/support-bot.yaml", "--facts", facts]);
+    assert_eq!((one.stdout, one.code), (other.stdout, other.code));
+}
+
+#[test]
+fn json_says_the_same_as_yaml() {
+    let args = ["render", "-f", "examples/support-bot.yaml", "-f", "examples/ceiling.yaml", "--facts", FACTS];
+    let yaml: Vec<serde_json::Value> = serde_saphyr::from_multiple(&run(&args).stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&run(&[&args[..], &["-o", "json"]].concat()).stdout).unwrap();
+    assert_eq!((json["apiVersion"].as_str(), json["kind"].as_str()), (Some("v1"), Some("List")));
+    assert_eq!(json["items"], serde_json::Value::Array(yaml));
+}
+
+#[test]
+fn what_it_renders_it_reads_as_facts() {
+    // A List on stdin, and the facts as one file.
+    let list = run(&["render", "-f", "examples/support-bot.yaml", "-f", "examples/ceiling.yaml", "--facts", FACTS, "-o", "json"]).stdout;
+    let run = run_with(&["-v", "render", "-f", "-", "-f", "examples/support-bot.yaml", "--facts", &format!("{FACTS}/cluster.yaml")], &list);
+    assert!(
+        run.stderr.contains("stdin: document 1 (line 1), items[0]: ignored: NetworkPolicy of networking.k8s.io/v1\n"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn without_facts_everything_is_refused_with_a_hint() {
+    let run = run(&["render", "-f", "examples/support-bot.yaml"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("egress: []\n"), "{}", run.stdout);
+    let expected = [
+        "refused: AIWorkload support/support-bot: spec.dataSources[name=help-centre]: ",
+        "refused: AIWorkload support/support-bot: spec.dataSources[name=orders-db]: Service shop/orders port 5432 needs a ScopeCeiling",
+        "hint: give the ScopeCeilings with -f or --facts\n",
+    ];
+    for line in expected {
+        assert!(run.stderr.contains(line), "{line}\nin\n{}", run.stderr);
+    }
+    let quiet = self::run(&["render", "-q", "-f", "examples/support-bot.yaml"]);
+    assert!(!quiet.stderr.contains("hint: ") && quiet.stderr.contains("refused: "), "{}", quiet.stderr);
+}
+
+#[test]
+fn the_older_of_two_governs() {
+    let bot = text("examples/support-bot.yaml");
+    let young = bot.replace("name: support-bot\n  namespace", "name: young\n  namespace");
+    let old = bot.replace("name: support-bot\n  namespace", "name: zold\n  creationTimestamp: \"2024-01-01T00:00:00Z\"\n  namespace");
+    let run = run_with(&["render", "-f", "-", "-f", "examples/ceiling.yaml", "--facts", FACTS], &format!("{young}\n---\n{old}"));
+    assert_eq!(run.code, 1);
+    let said = "refused: AIWorkload support/young: AIWorkload support/zold is older and could select the same pods";
+    assert!(run.stderr.starts_with(said), "{}", run.stderr);
+    assert!(run.stdout.contains("remit-zold") && !run.stdout.contains("remit-young"));
+}
+
+#[test]
+fn modes_and_enrolment_are_said() {
+    let observe = text("examples/support-bot.yaml").replace("mode: Enforce", "mode: Observe");
+    let args = ["render", "-f", "-", "-f", "examples/ceiling.yaml", "--facts", FACTS];
+    let run = run_with(&args, &observe);
+    assert_eq!(
+        (run.stderr.as_str(), run.code),
+        ("note: AIWorkload support/support-bot is in mode Observe: this is what Enforce would write\n", 0)
+    );
+    let enforced = run_with(&args, &text("examples/support-bot.yaml"));
+    assert_eq!(run.stdout, enforced.stdout);
+    let elsewhere = text("examples/support-bot.yaml").replace("namespace: support", "namespace: web");
+    let run = run_with(&["render", "-f", "-", "--facts", FACTS], &elsewhere);
+    assert!(run.stderr.contains("note: namespace `web` is not enrolled"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: `kubectl label namespace web remit.dev/enrolled=true` enrols it\n"), "{}", run.stderr);
+}
+
+#[test]
+fn namespaces_of_objects_that_name_none() {
+    let bot = text("examples/support-bot.yaml").replace("  namespace: support\n", "");
+    assert!(run_with(&["render", "-f", "-"], &bot).stdout.contains("namespace: default\n"));
+    assert!(run_with(&["render", "-f", "-", "-n", "chat"], &bot).stdout.contains("namespace: chat\n"));
+    let run = run(&["render", "-f", "examples/support-bot.yaml", "-n", "chat"]);
+    assert_eq!((run.code, run.stdout.as_str()), (2, ""));
+    assert!(run.stderr.contains("metadata.namespace: is `support`, but --namespace says `chat`"), "{}", run.stderr);
+}
+
+/// Bad input, and what is said of it: the file, the document, the field, the remedy.
+#[test]
+fn bad_input_is_told() {
+    let bot = text("examples/support-bot.yaml");
+    let other = "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\n---\n";
+    let cases: &[(String, &str)] = &[
+        (
+            format!("{other}{}", bot.replace("dataSources:", "datasources:")),
+            "stdin: document 2 (line 10): AIWorkload support/support-bot: spec.datasources: unknown field; known are ",
+        ),
+        (bot.replace("mode: Enforce", "mode: Enforced"), "spec.mode: must be one of `Observe`, `Enforce`, is `Enforced`"),
+        (
+            bot.replace("access: ReadWrite # nothing", "access: Read # nothing"),
+            "spec.dataSources[name=orders-db].access: nothing can hold a raw TCP connection to Read; declare access: ReadWrite",
+        ),
+        (bot.replace("port: 5432", "port: 543200"), "spec.dataSources[name=orders-db].service.port: must be from 1 to 65535"),
+        (bot.replace("matchLabels: {app: support-bot}", "matchLabels: {}"), "spec.selector: name at least one label"),
+        (
+            bot.replace("remit.dev/v1alpha1", "remit.dev/v2"),
+            "there is no AIWorkload in remit.dev/v2; known are AIWorkload and ScopeCeiling in remit.dev/v1alpha1",
+        ),
+        (bot.replace("  name: support-bot\n  namespace", "  namespace"), "AIWorkload: metadata.name: is missing"),
+        (other.replace("---\n", ""), "no AIWorkload in -"),
+        (
+            format!("{bot}\n---\n{}", bot.replace("mode: Enforce", "mode: Observe")),
+            "AIWorkload support/support-bot is here in another form than in stdin: document 1",
+        ),
+        ("kind: [".to_owned(), "stdin: document 1: "),
+        ("a: 1".to_owned(), "stdin: document 1 (line 1): apiVersion and kind are missing"),
+    ];
+    for (input, expected) in cases {
+        let run = run_with(&["render", "-f", "-"], input);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{expected}: {}", run.stderr);
+        assert!(run.stderr.starts_with("error: ") && run.stderr.contains(expected), "{expected}\nin\n{}", run.stderr);
+    }
+    let run = run(&["render", "-f", "no/such/file.yaml"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.starts_with("error: no/such/file.yaml: "), "{}", run.stderr);
+}
+
+#[test]
+fn usage_reads_as_kubectl() {
+    let help = run(&["--help"]);
+    assert_eq!((help.code, help.stderr.as_str()), (0, ""));
+    assert!(help.stdout.contains("Usage: kubectl remit [OPTIONS] <COMMAND>"), "{}", help.stdout);
+    assert!(run(&["render", "--help"]).stdout.contains("Usage: kubectl remit render "));
+    let wrong = run(&["rendr"]);
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (2, ""));
+    assert_eq!(run(&[]).code, 2);
+    let version = run(&["version"]);
+    assert_eq!((version.code, version.stdout), (0, format!("kubectl-remit {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn completion_for_shells_and_for_kubectl() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef kubectl-remit"), ("fish", "complete -c kubectl-remit")] {
+        let run = run(&["completion", shell]);
+        assert_eq!(run.code, 0);
+        assert!(run.stdout.contains(word), "{shell}");
+    }
+    // kubectl runs an executable of this name; a link will do.
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("kubectl_complete-remit");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-remit"), &link).unwrap();
+    let output = Command::new(link).args(["render", "--output", ""]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "yaml\njson\n:4\n");
+}
+
+#[test]
+fn a_broken_pipe_is_success() {
+    let program = Path::new(env!("CARGO_BIN_EXE_kubectl-remit"));
+    let mut child = Command::new(program).args(["completion", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The reader goes before or while the script is written.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
+}

@@ -1,0 +1,119 @@
+//! Files made from the code: the custom resource definitions, the chart's copy, and the reference pages. `make generate` writes them.
+
+use std::fmt::Write;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use remit::scope::NEVER_GRANTABLE;
+
+use crate::assert_generated;
+
+const HEAD: &str = "Generated from the code by `make generate`; do not edit.";
+
+#[test]
+fn custom_resource_definitions() {
+    for crd in remit::api::definitions() {
+        let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
+        let yaml = format!("# {HEAD}\n{}", serde_saphyr::to_string(&crd).unwrap());
+        let read: CustomResourceDefinition = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(read, crd, "{name}: the YAML says the same");
+        assert_generated(&format!("crds/{name}"), &yaml);
+        assert_generated(&format!("charts/remit/files/crds/{name}"), &yaml);
+    }
+}
+
+#[test]
+fn reference() {
+    let mut page =
+        format!("<!-- {HEAD} -->\n# API reference\n\nGroup `remit.dev`, version `v1alpha1`. Also: `kubectl explain aiworkload.spec`.\n");
+    for crd in remit::api::definitions() {
+        let version = &crd.spec.versions[0];
+        let schema = version.schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+        let kind = &crd.spec.names.kind;
+        let scope = if crd.spec.scope == "Namespaced" { "namespaced" } else { "of the cluster" };
+        let short = crd.spec.names.short_names.iter().flatten().map(|s| format!(", short `{s}`")).collect::<String>();
+        write!(page, "\n## {kind}\n\n{}\n\n`{}.{}`, {scope}{short}.\n\n", description(schema), crd.spec.names.plural, crd.spec.group)
+            .unwrap();
+        rules(&mut page, schema);
+        for part in ["spec", "status"] {
+            if let Some(schema) = schema.properties.as_ref().and_then(|p| p.get(part)) {
+                section(&mut page, kind, part, schema);
+            }
+        }
+    }
+    assert_generated("docs/reference.md", &page);
+}
+
+#[test]
+fn never_grantable() {
+    let mut page = format!(
+        "<!-- {HEAD} -->\n# What is never granted\n\n\
+         No AIWorkload may declare these, whoever writes it and whatever a ScopeCeiling allows: each would be a way round the scope itself.\n\
+         `NAME/*` means every subresource of NAME, `*` every resource of the group.\n\n\
+         | API group | resource | what is refused | why |\n|---|---|---|---|\n"
+    );
+    for row in NEVER_GRANTABLE {
+        let group = if row.group.is_empty() { "core" } else { row.group };
+        let what = if row.reads_too { "everything" } else { "writing" };
+        writeln!(page, "| {group} | `{}` | {what} | {} |", row.resource, row.why).unwrap();
+    }
+    assert_generated("docs/never-grantable.md", &page);
+}
+
+/// A table of the fields of one object, then the same for each object below it.
+fn section(page: &mut String, kind: &str, path: &str, schema: &JSONSchemaProps) {
+    let Some(properties) = schema.properties.as_ref().filter(|p| !p.is_empty()) else { return };
+    write!(page, "{}### {kind} `{path}`\n\n", if page.ends_with("\n\n") { "" } else { "\n" }).unwrap();
+    rules(page, schema);
+    page.push_str("| field | type | | |\n|---|---|---|---|\n");
+    for (name, field) in properties {
+        let required = if schema.required.iter().flatten().any(|r| r == name) { "required" } else { "" };
+        writeln!(page, "| `{name}` | {} | {required} | {} |", type_of(field), cell(&description(field), field)).unwrap();
+    }
+    for (name, field) in properties {
+        match &field.items {
+            Some(JSONSchemaPropsOrArray::Schema(item)) => section(page, kind, &format!("{path}.{name}[]"), item),
+            _ => section(page, kind, &format!("{path}.{name}"), field),
+        }
+    }
+}
+
+fn rules(page: &mut String, schema: &JSONSchemaProps) {
+    let messages: Vec<&String> = schema.x_kubernetes_validations.iter().flatten().filter_map(|rule| rule.message.as_ref()).collect();
+    if !messages.is_empty() {
+        page.push_str("Rules:\n\n");
+        messages.iter().for_each(|message| writeln!(page, "- {message}").unwrap());
+        page.push('\n');
+    }
+}
+
+fn type_of(schema: &JSONSchemaProps) -> String {
+    let plain = schema.type_.clone().unwrap_or_default();
+    match (&schema.items, &schema.additional_properties, &schema.enum_) {
+        (Some(JSONSchemaPropsOrArray::Schema(item)), _, _) => format!("list of {}", type_of(item)),
+        (_, Some(JSONSchemaPropsOrBool::Schema(value)), _) => format!("map of {}", type_of(value)),
+        (_, _, Some(words)) => words.iter().filter_map(|w| w.0.as_str()).map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
+        _ => plain,
+    }
+}
+
+fn description(schema: &JSONSchemaProps) -> String {
+    schema.description.clone().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The description with the bounds that the schema sets.
+fn cell(description: &str, schema: &JSONSchemaProps) -> String {
+    let mut bounds = Vec::new();
+    match (schema.minimum, schema.maximum) {
+        (Some(low), Some(high)) => bounds.push(format!("{low} to {high}")),
+        (Some(low), None) => bounds.push(format!("from {low}")),
+        (None, Some(high)) => bounds.push(format!("up to {high}")),
+        (None, None) => {}
+    }
+    bounds.extend(schema.max_items.map(|most| format!("at most {most}")));
+    bounds.extend(schema.max_length.map(|most| format!("at most {most} characters")));
+    bounds.extend(schema.default.as_ref().map(|value| format!("default `{}`", value.0)));
+    let bounds = if bounds.is_empty() { String::new() } else { format!(" ({})", bounds.join(", ")) };
+    format!("{description}{bounds}").replace('|', "\\|")
+}

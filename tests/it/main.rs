@@ -1,0 +1,44 @@
+//! The one integration test binary: tests of the whole, from outside. A single binary links once.
+//!
+//! `layers`, `generated`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, all others the
+//! API tier; they say so at their head and fail without it. `make test` brings both up.
+
+#![cfg(feature = "cli")]
+
+mod chart;
+mod cli;
+mod generated;
+mod layers;
+#[cfg(feature = "operator")]
+mod node;
+
+use std::path::PathBuf;
+
+/// A path of the repository.
+fn repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The text of a file of the repository.
+fn text(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Compares a file of the repository with what it should be; with `REMIT_GENERATE=1` writes it instead.
+fn assert_generated(path: &str, expected: &str) {
+    let file = repository(path);
+    if std::env::var_os("REMIT_GENERATE").is_some_and(|v| v == "1") {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, expected).unwrap();
+        return;
+    }
+    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    if let Some(line) = (found != expected).then(|| found.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count()) {
+        panic!(
+            "{path} is out of step from line {} on:\n  is:        {:?}\n  should be: {:?}\nhint: `make generate` writes it",
+            line + 1,
+            found.lines().nth(line),
+            expected.lines().nth(line)
+        );
+    }
+}
