@@ -1,0 +1,43 @@
+# The chores, as a table of contents; what is longer than two lines stands in scripts/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+-include tests/cluster/cluster.mk
+
+.PHONY: help check test test-engine demo demo-down bench generate images deny cluster-tools clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
+
+check: ## the fast loop: format, lints, pure tests, each feature set alone, licences; no cluster
+	@scripts/check.sh
+
+test: ## everything: check, chart, a real API server, a real node; sets up what it needs and ends it (KEEP=1: leaves it up)
+	@scripts/test.sh
+
+test-engine: ## the test cluster's NetworkPolicy engine against an independent suite (root; long; not part of test)
+	@tests/cluster/test-engine.sh
+
+demo: ## the story on a real Kubernetes: an AI service is attacked, with and without Remit (CLUSTER=embedded|kind|current)
+	@scripts/demo.sh
+
+demo-down: ## clear away what the demo made
+	@scripts/demo-down.sh
+
+bench: ## the benchmark tables, on the API tier
+	@scripts/bench.sh
+
+generate: ## write the files made from the code: CRDs, the chart's copy, reference pages, the plugin's expected output
+	REMIT_GENERATE=1 cargo test --quiet --no-default-features --features cli --test it -- generated:: examples_render
+
+images: ## the operator's image as target/images/operator.tar, name remit.test/operator:dev (PROFILE=release, IMAGE=name:tag)
+	@scripts/images.sh
+
+deny: ## licences, sources and banned crates of the dependencies
+	@scripts/deny.sh
+
+cluster-tools: ## only build the test cluster's kubectl and helm, into target/cluster/bin
+	@tests/cluster/build.sh link "$(CURDIR)/target/cluster/bin" api helm3
+
+clean: ## remove what was built here; caches of the user stay (cluster-down first)
+	cargo clean
