@@ -81,6 +81,17 @@ pub struct DnsFact {
     pub ports: Vec<(Transport, PortTarget)>,
 }
 
+impl DnsFact {
+    /// A DNS Service made of pods: those pods, on what stands behind port 53. None: it has no selector or no port 53.
+    pub fn of(namespace: &str, service: &ServiceFact) -> Option<Self> {
+        let ServiceFact { selector, ports, external_name } = service;
+        let mut ports: Vec<_> = ports.iter().filter(|p| p.port == 53).map(|p| (p.transport, p.target.clone())).collect();
+        ports.sort();
+        let found = external_name.is_none() && !selector.is_empty() && !ports.is_empty();
+        found.then(|| Self { namespace: namespace.to_owned(), selector: selector.clone(), ports })
+    }
+}
+
 impl Facts {
     /// All of the cluster's own addresses.
     pub fn own_ranges(&self) -> Ranges {

@@ -22,7 +22,7 @@ pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
-pub use object::{Kind, ManagedObject, ObjectKey};
+pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
 pub use unscoped::{UNSCOPED_POLICY, unscoped_policy};
 pub use validate::{FieldError, ceiling, validate};

@@ -67,6 +67,18 @@ impl fmt::Display for Kind {
     }
 }
 
+impl ObjectKey {
+    /// Whether a plan of this workload could hold an object there. Labels alone prove nothing: anybody who may edit an object sets them.
+    pub fn may_be_of(&self, workload: &ObjectName) -> bool {
+        let own = self.object.namespace == workload.namespace;
+        match self.kind {
+            Kind::NetworkPolicy => own && self.object.name == super::network::name(workload),
+            Kind::ServiceAccount => own && self.object.name == workload.name,
+            Kind::Role | Kind::RoleBinding => self.object.name == super::rbac::name(workload),
+        }
+    }
+}
+
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.object)

@@ -6,11 +6,11 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 
 use super::ManagedObject;
 use super::object::metadata;
-use crate::scope::{Permission, Scope};
+use crate::scope::{ObjectName, Permission, Scope};
 
 /// Name of the Role and RoleBinding of a workload, in every namespace: a dot occurs in neither part.
-pub(super) fn name(scope: &Scope) -> String {
-    format!("remit.{}.{}", scope.workload.namespace, scope.workload.name)
+pub(super) fn name(workload: &ObjectName) -> String {
+    format!("remit.{}.{}", workload.namespace, workload.name)
 }
 
 /// One Role and one RoleBinding per namespace. While suspended the Roles are empty (the way down always works) and the bindings stay.
@@ -19,7 +19,7 @@ pub(super) fn roles_and_bindings(scope: &Scope, uid: Option<&str>) -> Vec<Manage
     for permission in scope.permissions() {
         by_namespace.entry(permission.namespace.clone()).or_default().insert(permission);
     }
-    let name = name(scope);
+    let name = name(&scope.workload);
     let mut objects = Vec::new();
     for (namespace, permissions) in by_namespace {
         let rules = if scope.suspended { Vec::new() } else { rules(&permissions) };

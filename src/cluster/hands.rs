@@ -1,0 +1,234 @@
+//! Everything that changes the cluster, one function per kind of write.
+//!
+//! Before each write the caller's gate is asked (does this process still hold the lease?); each write has a deadline, shorter than what the
+//! gate promises, so that no write of a former leader arrives late. Each is counted. Answers go into the [`World`](super::world::World) at once.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Selector;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::facts::{self, FIELD_MANAGER, Live};
+use super::world::{Key, SharedWorld};
+use crate::api::{AIWorkload, AIWorkloadStatus};
+use crate::plan::{Kind, ManagedObject, ObjectKey};
+use crate::scope::ObjectName;
+
+/// Field manager of statuses.
+pub const STATUS_MANAGER: &str = "remit-status";
+/// Field manager of the finalizer.
+pub const FINALIZER_MANAGER: &str = "remit-finalizer";
+
+/// Whether this process may write now.
+pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Told of each write that the API server accepted: kind and verb.
+pub type Count = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct Hands {
+    pub client: Client,
+    pub world: SharedWorld,
+    pub gate: Gate,
+    pub count: Count,
+    /// The most that one request may take.
+    pub timeout: Duration,
+    /// Our own account, for the remedies in messages.
+    pub account: ObjectName,
+}
+
+/// Why a request had no effect (or, after a timeout, an unknown one: it is repeated, and all writes may be).
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error("this process does not hold the lease (any more)")]
+    NotHolding,
+    #[error("the API server did not answer within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Kube(kube::Error),
+}
+
+impl From<kube::Error> for RequestError {
+    fn from(error: kube::Error) -> Self {
+        Self::Kube(error)
+    }
+}
+
+impl RequestError {
+    fn status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Kube(kube::Error::Api(status)) => Some(status),
+            _ => None,
+        }
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_not_found)
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_conflict)
+    }
+
+    /// The escalation check: we do not hold what we would hand out.
+    pub fn is_escalation(&self) -> bool {
+        self.status().is_some_and(|s| s.is_forbidden() && s.message.contains("attempting to grant"))
+    }
+
+    /// What the API server said, or what went wrong on the way.
+    pub fn message(&self) -> String {
+        self.status().map_or_else(|| self.to_string(), |status| status.message.clone())
+    }
+}
+
+type Answer<T> = Result<T, RequestError>;
+
+impl Hands {
+    async fn within<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
+        match tokio::time::timeout(self.timeout, request).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(RequestError::Timeout(self.timeout)),
+        }
+    }
+
+    async fn write<T>(&self, kind: &'static str, verb: &'static str, request: impl Future<Output = kube::Result<T>>) -> Answer<T> {
+        if !(self.gate)() {
+            return Err(RequestError::NotHolding);
+        }
+        let answer = self.within(request).await?;
+        (self.count)(kind, verb);
+        Ok(answer)
+    }
+
+    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn seen(&self, key: &ObjectKey, object: ManagedObject) -> Live {
+        let live = facts::live(object);
+        self.world.write().put_object(key, Some(live.clone()));
+        live
+    }
+
+    /// What lies there, whoever made it.
+    pub async fn get(&self, key: &ObjectKey) -> Answer<Option<Live>> {
+        let ObjectName { namespace, name } = &key.object;
+        let found = match key.kind {
+            Kind::NetworkPolicy => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::NetworkPolicy),
+            Kind::ServiceAccount => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::ServiceAccount),
+            Kind::Role => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::Role),
+            Kind::RoleBinding => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::RoleBinding),
+        };
+        Ok(found.map(facts::live))
+    }
+
+    /// Server-side apply, with force. Metadata with a uid: only if the object is still that one.
+    pub async fn apply(&self, object: &ManagedObject) -> Answer<Live> {
+        async fn send<K>(hands: &Hands, key: &ObjectKey, object: &K) -> Answer<K>
+        where
+            K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+        {
+            let (api, parameters) = (hands.api::<K>(&key.object.namespace), PatchParams::apply(FIELD_MANAGER).force());
+            hands.write(key.kind.as_str(), "apply", api.patch(&key.object.name, &parameters, &Patch::Apply(object))).await
+        }
+        let key = object.key();
+        let answer = match object {
+            ManagedObject::NetworkPolicy(o) => ManagedObject::NetworkPolicy(send::<NetworkPolicy>(self, &key, o).await?),
+            ManagedObject::ServiceAccount(o) => ManagedObject::ServiceAccount(send::<ServiceAccount>(self, &key, o).await?),
+            ManagedObject::Role(o) => ManagedObject::Role(send::<Role>(self, &key, o).await?),
+            ManagedObject::RoleBinding(o) => ManagedObject::RoleBinding(send::<RoleBinding>(self, &key, o).await?),
+        };
+        Ok(self.seen(&key, answer))
+    }
+
+    /// Exactly this content, if the object still has the resource version it names.
+    pub async fn replace(&self, object: &ManagedObject) -> Answer<Live> {
+        async fn send<K>(hands: &Hands, key: &ObjectKey, object: &K) -> Answer<K>
+        where
+            K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+        {
+            let parameters = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) };
+            let api = hands.api::<K>(&key.object.namespace);
+            hands.write(key.kind.as_str(), "update", api.replace(&key.object.name, &parameters, object)).await
+        }
+        let key = object.key();
+        let answer = match object {
+            ManagedObject::NetworkPolicy(o) => ManagedObject::NetworkPolicy(send::<NetworkPolicy>(self, &key, o).await?),
+            ManagedObject::ServiceAccount(o) => ManagedObject::ServiceAccount(send::<ServiceAccount>(self, &key, o).await?),
+            ManagedObject::Role(o) => ManagedObject::Role(send::<Role>(self, &key, o).await?),
+            ManagedObject::RoleBinding(o) => ManagedObject::RoleBinding(send::<RoleBinding>(self, &key, o).await?),
+        };
+        Ok(self.seen(&key, answer))
+    }
+
+    /// Deletes this very object; that it is gone already is no error.
+    pub async fn delete(&self, key: &ObjectKey, uid: Option<&str>) -> Answer<()> {
+        let preconditions = uid.map(|uid| Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let parameters = DeleteParams { preconditions, ..DeleteParams::default() };
+        async fn send<K>(hands: &Hands, key: &ObjectKey, parameters: &DeleteParams) -> Answer<()>
+        where
+            K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+        {
+            let api = hands.api::<K>(&key.object.namespace);
+            hands.write(key.kind.as_str(), "delete", api.delete(&key.object.name, parameters)).await.map(drop)
+        }
+        let deleted = match key.kind {
+            Kind::NetworkPolicy => send::<NetworkPolicy>(self, key, &parameters).await,
+            Kind::ServiceAccount => send::<ServiceAccount>(self, key, &parameters).await,
+            Kind::Role => send::<Role>(self, key, &parameters).await,
+            Kind::RoleBinding => send::<RoleBinding>(self, key, &parameters).await,
+        };
+        match deleted {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => {
+                self.world.write().put_object(key, None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a pod that still runs matches.
+    pub async fn any_pod(&self, namespace: &str, selector: &LabelSelector) -> Answer<bool> {
+        // A selector that cannot be said matches who knows what.
+        let Ok(selector) = Selector::try_from(selector.clone()) else { return Ok(true) };
+        let parameters = ListParams::default().labels_from(&selector).fields("status.phase!=Succeeded,status.phase!=Failed").limit(1);
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), namespace);
+        Ok(!self.within(pods.list(&parameters)).await?.items.is_empty())
+    }
+
+    /// Sets the finalizers of a workload. Returns who needs a look because somebody else changed something as well.
+    pub async fn set_finalizers(&self, workload: &AIWorkload, finalizers: &[String]) -> Answer<BTreeSet<Key>> {
+        let name = facts::name(&workload.metadata);
+        let patch = json!({"metadata": {"resourceVersion": workload.metadata.resource_version, "finalizers": finalizers}});
+        let parameters = PatchParams { field_manager: Some(FINALIZER_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = self.api::<AIWorkload>(&name.namespace);
+        let answer = self.write("AIWorkload", "patch", api.patch(&name.name, &parameters, &Patch::Merge(&patch))).await?;
+        Ok(self.world.write().put_workload(name, facts::known_workload(answer)))
+    }
+
+    /// Writes the status of this very workload.
+    pub async fn set_status(&self, workload: &AIWorkload, status: &AIWorkloadStatus) -> Answer<BTreeSet<Key>> {
+        let name = facts::name(&workload.metadata);
+        let patch = json!({
+            "apiVersion": AIWorkload::api_version(&()),
+            "kind": AIWorkload::kind(&()),
+            "metadata": {"name": name.name, "namespace": name.namespace, "uid": workload.metadata.uid},
+            "status": status,
+        });
+        let api = self.api::<AIWorkload>(&name.namespace);
+        let parameters = PatchParams::apply(STATUS_MANAGER).force();
+        let answer = self.write("AIWorkloadStatus", "apply", api.patch_status(&name.name, &parameters, &Patch::Apply(&patch))).await?;
+        Ok(self.world.write().put_workload(name, facts::known_workload(answer)))
+    }
+}
