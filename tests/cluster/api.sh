@@ -27,7 +27,7 @@ pids() {
       [[ $(readlink "$directory/exe") == "$cache"/* ]]; then echo "${directory##*/}"; fi
   done
 }
-none_left() { [ -z "$(pids)" ]; }
+ended() { [ ! -d "/proc/$1" ] || grep -q '^State:.*Z' "/proc/$1/status"; }
 ready() { "$bin/probe" https --timeout 2s "127.0.0.1:$1/readyz" | grep -q ' 200 ok$'; }
 healthy() { [ -s "$base/kubeconfig" ] && [ -s "$base/port" ] && [ "$(pids | wc -l)" = 3 ] && ready "$(<"$base/port")"; }
 
@@ -55,7 +55,7 @@ run() {
     --bind-address=127.0.0.1 --advertise-address=198.51.100.1
   kubeconfig "$pki" kcm "https://127.0.0.1:$api" >"$base/kcm.kubeconfig"
   until_true "${1:-60}" ready "$api" || return 1
-  controllers_flags "$pki" "$base/kcm.kubeconfig"
+  controllers_flags "$pki" "$base/kcm.kubeconfig" "$base/flex"
   start kube-controller-manager "${controllers_flags[@]}" --secure-port=0
   kubeconfig "$pki" admin "https://127.0.0.1:$api" >"$base/kubeconfig.new"
   chmod 600 "$base/kubeconfig.new"
@@ -85,9 +85,11 @@ up() {
   say "cluster-api is up after $(since "$began") s: KUBECONFIG=$base/kubeconfig"
 }
 finish() {
-  local pid
-  for pid in $(pids); do kill -9 "$pid" 2>/dev/null || true; done
-  until_true 20 none_left || die "these processes do not end: $(pids | tr '\n' ' ')"
+  local pid killed
+  killed=$(pids)
+  for pid in $killed; do kill -9 "$pid" 2>/dev/null || true; done
+  # an ending process has no environment any more, so `pids` alone would be too early
+  for pid in $killed; do until_true 20 ended "$pid" || die "process $pid does not end"; done
   rm -rf "$base/etcd" "$base/kubeconfig" "$base/port"
 }
 down() {

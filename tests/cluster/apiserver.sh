@@ -18,7 +18,7 @@ apiserver_flags() {
   )
 }
 
-# controllers_flags PKI KUBECONFIG: sets the array controllers_flags
+# controllers_flags PKI KUBECONFIG SCRATCH_DIRECTORY: sets the array controllers_flags
 controllers_flags() {
   local pki=$1
   controllers_flags=(
@@ -26,6 +26,8 @@ controllers_flags() {
     --service-account-private-key-file="$pki/sa.key" --root-ca-file="$pki/ca.crt"
     --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key"
     --use-service-account-credentials=true --allocate-node-cidrs=false
+    # else it makes /usr/libexec/kubernetes on the host
+    --flex-volume-plugin-dir="$3"
     # the default of 20 requests a second makes the first seconds of a new cluster slow
     --kube-api-qps=300 --kube-api-burst=600
     --service-cluster-ip-range="$services4,$services6" --leader-elect=false --bind-address=127.0.0.1

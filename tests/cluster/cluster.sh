@@ -139,7 +139,7 @@ up() {
     cd /
     exec env -i PATH="$PATH" HOME=/root LANG=C.UTF-8 \
       REMIT_APISERVER_FLAGS="${REMIT_APISERVER_FLAGS:-}" REMIT_KCM_FLAGS="${REMIT_KCM_FLAGS:-}" REMIT_SCHEDULER_FLAGS="${REMIT_SCHEDULER_FLAGS:-}" \
-      scripts="$here" state="$state" bin="$bin" images="$images" cgroup_version="$cgroup_version" \
+      group="$group" scripts="$here" state="$state" bin="$bin" images="$images" cgroup_version="$cgroup_version" \
       node_name="$node_name" node4="$node4" node6="$node6" pods4="$pods4" pods6="$pods6" services4="$services4" services6="$services6" \
       internet_addresses="$internet_addresses" counts_address="$counts_address" \
       setsid bash "$here/launch.sh" </dev/null >"$state/log/init.out" 2>&1
@@ -175,9 +175,10 @@ failed() {
 }
 
 # ---- down
+started_pids() { grep -lzxsF "state=$state" /proc/[0-9]*/environ | cut -d/ -f3; } # also what has not joined its cgroup yet
 nobody_left() {
   local pids
-  pids=$(cgroup_pids)
+  pids=$(cgroup_pids; started_pids)
   # shellcheck disable=SC2086
   [ -z "$pids" ] || { kill -9 $pids 2>/dev/null; return 1; }
 }
@@ -218,7 +219,7 @@ on_node() {
 }
 load() {
   local file
-  for file in "$@"; do on_node ctr -n k8s.io images import --local - <"$file"; done
+  for file in "$@"; do on_node ctr -n k8s.io images import --local - <"$file" 2> >(grep -v DEPRECATION >&2); done
 }
 counts() {
   case ${1:-} in

@@ -9,10 +9,7 @@ hostname "$node_name"
 mount -t sysfs sysfs /sys
 if [ "$cgroup_version" = 2 ]; then
   mount -t cgroup2 cgroup2 /sys/fs/cgroup
-  # "no processes in inner nodes": step down into a leaf, then hand every controller to the children
-  mkdir -p /sys/fs/cgroup/init
-  echo 1 >/sys/fs/cgroup/init/cgroup.procs
-  for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control; done
+  for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control || true; done
 else
   mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
   while read -r controllers _; do
@@ -138,7 +135,7 @@ import_images >"$log/images.log" 2>&1 &
 
 # The others would exit, or back off for seconds, when they find no API server.
 until ready; do sleep 0.05; done
-controllers_flags "$pki" "$etc/kcm.kubeconfig"
+controllers_flags "$pki" "$etc/kcm.kubeconfig" /run/remit/flex
 # shellcheck disable=SC2086
 supervise kube-controller-manager kube-controller-manager "${controllers_flags[@]}" ${REMIT_KCM_FLAGS:-}
 # shellcheck disable=SC2086
@@ -147,7 +144,7 @@ supervise kube-scheduler kube-scheduler --kubeconfig="$etc/scheduler.kubeconfig"
   --leader-elect=false --bind-address=127.0.0.1 ${REMIT_SCHEDULER_FLAGS:-}
 supervise kubelet kubelet --config="$etc/kubelet.yaml" --kubeconfig="$etc/node.kubeconfig" --hostname-override="$node_name" --node-ip="$node4,$node6" --root-dir=/var/lib/kubelet
 supervise kube-proxy kube-proxy --config="$etc/proxy.yaml"
-supervise engine netpol --kubeconfig="$etc/engine.kubeconfig" --pod-cidr="$pods4" --pod-cidr="$pods6"
+supervise engine netpol --kubeconfig="$etc/engine.kubeconfig" --pod-cidr="$pods4" --pod-cidr="$pods6" --node-name="$node_name"
 
 # PID 1 also inherits every orphan: bash collects them.
 while :; do wait; sleep 1; done

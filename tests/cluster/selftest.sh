@@ -6,7 +6,7 @@
 #          down, after kill -9 of process 1, and after kill -9 of `up` at several points half-way.
 #
 # The node part needs root, ends a cluster of this checkout if there is one, and leaves none. It compares the
-# machine before and after, so nothing else on the machine should change networks or mounts meanwhile.
+# machine before and after, so nothing else on the machine should add links, routes or mounts meanwhile.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 base=$checkout/target/cluster
@@ -36,25 +36,24 @@ snapshot() { # FILE
     echo "# mounts"; cut -d' ' -f1-4 /proc/self/mounts
     echo "# tables"; nft list tables
     echo "# cgroups"; find /sys/fs/cgroup -type d -name '*remit*'
-    echo "# processes"; pgrep -lx 'etcd|containerd|containerd-shim|kubelet|kube-.*|hyper|netpol|probe|coredns|unshare' | cut -d' ' -f2 || true
-    grep -lazF "scripts=$here" /proc/[0-9]*/environ 2>/dev/null || true
+    echo "# processes"; grep -lazxF "state=$base/state" /proc/[0-9]*/environ 2>/dev/null || true
     echo "# settings"
     for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys net/ipv4/ip_forward \
       net/ipv4/conf/all/route_localnet net/ipv4/conf/all/rp_filter net/ipv6/conf/all/forwarding net/ipv6/conf/default/accept_dad \
       net/netfilter/nf_conntrack_max kernel/hostname; do echo "$name $(cat /proc/sys/$name 2>/dev/null)"; done
     echo "# directories"; ls -d /var/lib/kubelet /opt/cni /opt/containerd /etc/cni /etc/kubernetes /usr/libexec/kubernetes /run/containerd /run/remit* /var/log/pods /var/log/containers 2>/dev/null | grep -v '^/run/remit-cluster.lock$' || true
-  } >"$1" 2>&1
+  } 2>&1 | sort >"$1"
 }
-nothing_left() { # WHAT
+nothing_left() { # WHAT; what others ended meanwhile does not count
   snapshot "$work/after"
-  if diff "$work/before" "$work/after" >"$work/diff"; then ok "nothing is left $1"; else bad "left $1:"; cat "$work/diff"; fi
+  comm -13 "$work/before" "$work/after" >"$work/new"
+  if [ -s "$work/new" ]; then bad "left $1:"; cat "$work/new"; else ok "nothing is left $1"; fi
 }
 
 # ---- the API tier
 "$here/api.sh" down
 "$here/api.sh" up
-api() { "$bin/kubectl" --kubeconfig "$checkout/target/cluster-api/kubeconfig" "$@"; }
-check "the API tier answers" api get --raw /readyz >/dev/null
+check "the API tier answers" sh -c "'$bin/kubectl' --kubeconfig '$checkout/target/cluster-api/kubeconfig' get --raw /readyz >/dev/null"
 check "its controllers run (a namespace ends)" sh -c "'$bin/kubectl' --kubeconfig '$checkout/target/cluster-api/kubeconfig' create ns gone >/dev/null && timeout 30 '$bin/kubectl' --kubeconfig '$checkout/target/cluster-api/kubeconfig' delete ns gone >/dev/null"
 "$here/api.sh" down
 check "the API tier leaves no process" sh -c "! grep -lazF 'REMIT_CLUSTER_API=$checkout/' /proc/[0-9]*/environ 2>/dev/null"
@@ -138,20 +137,36 @@ kill -9 "$init"
 "$here/cluster.sh" down
 nothing_left "after kill -9 of process 1 and down"
 
-for delay in 0.1 0.3 0.6 1 2 4; do
+# Kills `up`, and with "all" also what it started, as soon as CONDITION is true.
+kill_when() { # CONDITION [all]
+  local victim
+  rm -rf "$base/state/log"
   setsid "$here/cluster.sh" up >/dev/null 2>&1 &
   victim=$!
-  sleep "$delay"
+  until_true 120 eval "$1" || bad "never seen: $1"
   kill -9 -- "-$victim" 2>/dev/null || true
+  [ "${2:-}" != all ] || grep -lazxF "state=$base/state" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3 | xargs -r kill -9 2>/dev/null || true
   wait "$victim" 2>/dev/null || true
-  "$here/cluster.sh" down
-  nothing_left "after kill -9 of up after $delay s and down"
+}
+index() { grep -lxF "$base" /run/remit-cluster/* 2>/dev/null | sed 's|.*/||'; }
+for condition in \
+  '[ -n "$(index)" ]' \
+  '[ -s "$base/state/cgroups" ]' \
+  'find /sys/fs/cgroup -name "remit-cluster-$(index)" | grep -q .' \
+  '[ -e "$base/state/log/init.out" ]' \
+  '[ -d "$base/state/etcd" ]' \
+  '[ -e "/sys/class/net/remit$(index)h" ]' \
+  '[ -s "$base/kubeconfig" ]' \
+  '[ -s "$base/state/log/kube-apiserver.log" ]' \
+  '[ -s "$base/state/log/addons.log" ]' \
+  '[ -n "$(ls -A "$base/state/varlog/containers")" ]'; do
+  for what in '' all; do
+    kill_when "$condition" $what
+    "$here/cluster.sh" down
+    nothing_left "after kill -9 of up${what:+ and of all it started} when $condition, and down"
+  done
 done
-setsid "$here/cluster.sh" up >/dev/null 2>&1 &
-victim=$!
-sleep 1.5
-kill -9 -- "-$victim" 2>/dev/null || true
-wait "$victim" 2>/dev/null || true
+kill_when '[ -s "$base/state/log/kube-apiserver.log" ]'
 "$here/cluster.sh" up
 check "up mends a cluster whose up was killed half-way" "$here/cluster.sh" status
 "$here/cluster.sh" down
