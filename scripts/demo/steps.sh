@@ -35,15 +35,15 @@ build_images() {
     [ "$CLUSTER" != current ] || die "CLUSTER=current: set REMIT_IMAGE and DEMO_IMAGE to images which its nodes can pull."
     tell "Building the operator and its image ..."
     make --no-print-directory images
-    quietly tests/cluster/select.sh load "$operator_archive"
+    quietly tests/cluster/select.sh load target/images/operator.tar
   fi
   if [ -z "${DEMO_IMAGE:-}" ]; then
     tell "Building the demo's programs and their image ..."
     mkdir -p target/images
-    cargo build --quiet --release --no-default-features --example demo
+    cargo build --quiet --locked --no-default-features --example demo
     local triple
     triple=$(rustc -vV | sed -n 's/^host: //p')
-    quietly tests/cluster/mkimage.py target/images/demo.tar "$demo_image" --entrypoint '["/demo"]' "target/$triple/release/examples/demo:demo"
+    quietly tests/cluster/mkimage.py target/images/demo.tar "$demo_image" --entrypoint '["/demo"]' "${CARGO_TARGET_DIR:-target}/$triple/debug/examples/demo:demo"
     quietly tests/cluster/select.sh load target/images/demo.tar
   fi
 }
