@@ -302,7 +302,7 @@ an_insider_edits() {
   trap - EXIT
   expect "the rule is in force again" until_true 30 dana_is_refused
 }
-reverted_event() { kubectl -n support get events -o 'jsonpath={range .items[*]}{.reason}{"\n"}{end}' | grep -qx Reverted; }
+reverted_event() { kubectl -n support get events -o 'jsonpath={range .items[*]}{.reason}{"\n"}{end}' | grep -qx TamperingReverted; }
 dana_is_refused() { ! kubectl -n support delete networkpolicy remit-support-bot --as dana --dry-run=server; }
 
 # undone WHAT COMMAND...: does it as soon as the API server lets it pass, and measures until it is as before
@@ -365,7 +365,8 @@ the_limits() {
   else
     tell "The network layer opens ports, not hosts: since port 443 of help.example.com is declared, the bot also reaches port 443 of any other public address. Do not declare a host where that matters."
   fi
-  tell "What the bot says to its customers is not judged either, nor what it asks of the orders database, nor the names it looks up. And whoever is root on the node, or administrator of the cluster, stands above all of this; what they change in the generated objects is undone and reported, no more."
+  tell "NetworkPolicies only ever add up: a colleague with the role \`edit\` may put one of her own beside Remit's, and so widen what the bot reaches. Remit neither undoes nor reports that yet; connections that are open when a scope is narrowed go on."
+  tell "What the bot says to its customers is not judged either, nor what it asks of the orders database, nor the names it looks up. And whoever is root on the node, or administrator of the cluster, stands above all of this; what they change in the generated objects is undone and reported, no more. The whole list: docs/limits.md."
 }
 
 the_end() {
