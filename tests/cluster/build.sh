@@ -18,13 +18,20 @@ export CGO_ENABLED=0 GOWORK=off
 kube_version="-X k8s.io/component-base/version.gitVersion=$KUBERNETES -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES") -X k8s.io/component-base/version.gitTreeState=clean"
 kube_programs="kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl"
 
+# Helm 3 would take itself for a client of Kubernetes 1.20 and refuse charts (`helm template`) which want a newer one.
+helm3_kube_minor=$(awk '$1 == "k8s.io/client-go" { split($2, v, "."); print v[2]; exit }' "$here/modules/helm3/go.mod")
+helm3_version="-X helm.sh/helm/v3/internal/version.version=$HELM3"
+for package in chartutil lint/rules; do
+  helm3_version+=" -X helm.sh/helm/v3/pkg/$package.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/$package.k8sVersionMinor=$helm3_kube_minor"
+done
+
 # One line per program: group, module, name in the cache, package, linker flags.
 recipes() {
   cat <<R
 api|probe|mkpki|./mkpki|
 api|etcd|etcd|go.etcd.io/etcd/server/v3|
 api|kube|hyper|./hyper|$kube_version
-api|helm4|helm|helm.sh/helm/v4/cmd/helm|
+api|helm4|helm|helm.sh/helm/v4/cmd/helm|-X helm.sh/helm/v4/internal/version.version=$HELM4
 api|probe|probe|.|
 node|containerd|containerd|github.com/containerd/containerd/v2/cmd/containerd|-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD
 node|containerd|containerd-shim-runc-v2|github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2|-X github.com/containerd/containerd/v2/version.Version=$CONTAINERD
@@ -35,7 +42,7 @@ node|cniplugins|host-local|github.com/containernetworking/plugins/plugins/ipam/h
 node|cniplugins|portmap|github.com/containernetworking/plugins/plugins/meta/portmap|
 node|coredns|coredns|.|
 node|netpol|netpol|.|
-helm3|helm3|helm3|helm.sh/helm/v3/cmd/helm|
+helm3|helm3|helm3|helm.sh/helm/v3/cmd/helm|$helm3_version
 kwok|kwok|kwok|sigs.k8s.io/kwok/cmd/kwok|
 R
 }
@@ -131,7 +138,7 @@ build() {
     mkdir -p "$cache"
     exec 8>"$cache/lock"
     flock -n 8 || { say "another build is running: waiting for it"; flock 8; }
-    [ ${#missing[@]} -lt 3 ] || say "The first build compiles Kubernetes from source: about 10 minutes on two cores; later ones start at once."
+    [[ " ${missing[*]} " != *" kube "* ]] || say "The first build compiles Kubernetes from source: about 10 minutes on two cores; later ones start at once."
     for module in "${missing[@]}"; do
       step=$((step + 1))
       [ -d "$(module_dir "$module")" ] || build_module "$module" "$(module_dir "$module")" "[$step/${#missing[@]}]" 8>&-

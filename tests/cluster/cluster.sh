@@ -107,7 +107,7 @@ if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then cgroup_version=2; els
 api_ready() { "$bin/probe" https --timeout 2s "$node4:6443/readyz" | grep -q ' 200 ok$'; }
 node_ready() { [ "$("$bin/kubectl" get node "$node_name" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]; }
 healthy() { [ -e "$state/ready" ] && init_pid >/dev/null && api_ready && node_ready; }
-stamp() { { readlink -f "$bin"/*; cat "$here"/{config.sh,init.sh,launch.sh,apiserver.sh,audit.yaml,addons.yaml}; } | sha256sum; }
+stamp() { { readlink -f "$bin"/{etcd,kubelet,containerd,ptp,coredns,netpol,probe}; cat "$here"/{config.sh,init.sh,launch.sh,apiserver.sh,audit.yaml,addons.yaml}; } | sha256sum; }
 
 # ---- up
 up() {

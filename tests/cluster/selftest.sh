@@ -72,7 +72,7 @@ check "a second up takes under 1 s ($took)" [ "${took%.*}" -lt 1 ]
 kubectl() { "$here/cluster.sh" kubectl "$@"; }
 check "the node's ranges are recorded" [ "$(kubectl get node node1 -o 'jsonpath={.spec.podCIDRs}')" = '["10.244.0.0/24","2001:db8:10:244::/64"]' ]
 check "the Services' ranges are recorded" [ "$(kubectl get servicecidr kubernetes -o 'jsonpath={.spec.cidrs}')" = '["10.96.0.0/16","fd00:10:96::/112"]' ]
-check "bindings: helm 4 and helm 3" sh -c "'$bin/helm' version --short | grep -q '^v4' && '$bin/helm3' version --short | grep -q '^v3'"
+check "helm is $HELM4, helm3 is $HELM3" sh -c "'$bin/helm' version --short | grep -qF '$HELM4' && '$bin/helm3' version --short | grep -qF '$HELM3'"
 
 kubectl apply -f - >/dev/null <<'P'
 {apiVersion: v1, kind: Pod, metadata: {name: client, labels: {app: client}}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "remit.test/probe:1"}]}}
