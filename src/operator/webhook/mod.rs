@@ -1,1 +1,106 @@
 //! The admission webhook.
+//!
+//! Promise: `/scope` lets an AIWorkload or ScopeCeiling through only if [`crate::plan::review`] and the authorizer say so, and refuses
+//! when it cannot find out; `/record` lets everything through and remembers who wrote it. In: AdmissionReviews over TLS. Out: answers,
+//! a ConfigMap of writers, the kept `caBundle`. It changes no object that it is asked about and does not reconcile.
+//!
+//! `server` (TLS, limits) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer) and `recorder`;
+//! `certificate` decides about certificates, `keeper` does what it decided.
+
+mod access;
+mod certificate;
+mod handler;
+mod keeper;
+mod metrics;
+mod recorder;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use metrics::Metrics;
+
+use super::{Config, Writers};
+use handler::{Authors, Handler};
+use keeper::Keeper;
+use recorder::Recorder;
+use server::Certificates;
+
+/// What the webhook is given.
+#[derive(Clone)]
+pub struct Context {
+    pub client: kube::Client,
+    pub config: Arc<Config>,
+    pub writers: Writers,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+}
+
+/// Whether the webhook can answer: it has a certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Certificates);
+
+impl Readiness {
+    pub fn is_ready(&self) -> bool {
+        self.0.current().is_some()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    #[error("cannot listen on port {port}: {source}")]
+    Listen { port: u16, source: std::io::Error },
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("a part of the webhook ended unexpectedly: {0}")]
+    Ended(String),
+}
+
+/// Serves until `shutdown` resolves; then lets open requests end (the caller sets the deadline).
+pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
+    let port = context.config.webhook.port;
+    let listener = listen(port).await.map_err(|source| WebhookError::Listen { port, source })?;
+    serve(context, listener, shutdown).await
+}
+
+async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
+    let Context { client, config, writers, metrics, readiness: Readiness(certificates) } = context;
+    let tls = server::tls(certificates.clone())?;
+    let (stop, stopped) = watch::channel(false);
+    let (recorder, receiver) = Recorder::new(writers.clone());
+    let keeper = Keeper::new(client.clone(), &config, certificates, metrics.clone());
+    let handler =
+        Handler { authors: Authors::new(&config), cluster: access::ApiServer::new(client.clone()), recorder, metrics: metrics.clone() };
+    let mut parts = JoinSet::new();
+    parts.spawn(keeper.run(stopped.clone()));
+    parts.spawn(recorder::keep(client, config.namespace.clone(), writers, receiver, stopped.clone()));
+    parts.spawn(server::serve(listener, tls, Arc::new(handler), stopped));
+    tokio::pin!(shutdown);
+    let ended = tokio::select! {
+        () = &mut shutdown => None,
+        ended = parts.join_next() => Some(ended.map_or_else(|| "nothing ran".to_owned(), |e| format!("{e:?}"))),
+    };
+    // Nobody listens only if all parts have ended already.
+    let _ = stop.send(true);
+    while parts.join_next().await.is_some() {}
+    ended.map_or(Ok(()), |what| Err(WebhookError::Ended(what)))
+}
+
+/// Resolves when told to stop, or when nobody is left who could tell.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Both families, or IPv4 alone where the node has no IPv6.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
+    }
+}

@@ -1,0 +1,185 @@
+//! TLS and HTTP/1.1 with limits: bodies, times, connections. In: connections. Out: what [`Handler`] answered.
+//!
+//! Promise: no client holds more than its share: a bounded number of connections, each with deadlines for the handshake, the head, the
+//! body and the answer; a body of at most 4 MiB. The certificate can change under open connections. Told to stop, it accepts
+//! nothing more and lets open requests end.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::access::Cluster;
+use super::handler::Handler;
+
+const LARGEST_BODY: usize = 4 * 1024 * 1024;
+const MOST_CONNECTIONS: usize = 256;
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Also how long a connection may lie idle.
+const HEAD: Duration = Duration::from_secs(30);
+const BODY: Duration = Duration::from_secs(5);
+
+/// The certificate that is served; clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Certificates(Arc<RwLock<Option<Arc<CertifiedKey>>>>);
+
+impl Certificates {
+    pub fn current(&self) -> Option<Arc<CertifiedKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it is another one than before.
+    pub fn set(&self, certificate: CertifiedKey) -> bool {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let other = current.as_ref().is_none_or(|current| current.cert != certificate.cert);
+        if other {
+            *current = Some(Arc::new(certificate));
+        }
+        other
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Certificates").field(&self.current().is_some()).finish()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current()
+    }
+}
+
+/// A certificate chain and its key, in PEM; an error if they do not belong together.
+pub(super) fn certified(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, rustls::Error> {
+    let general = |e: rustls::pki_types::pem::Error| rustls::Error::General(e.to_string());
+    let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>().map_err(general)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(general)?;
+    CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider())
+}
+
+pub(super) fn tls(certificates: Certificates) -> Result<TlsAcceptor, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificates));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Until told to stop.
+pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                let place = room.clone().acquire_owned().await;
+                (place, listener.accept().await)
+            } => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = super::told(&mut stop) => break,
+        };
+        match accepted {
+            (Ok(place), Ok((stream, _))) => {
+                let (tls, handler, stop) = (tls.clone(), handler.clone(), stop.clone());
+                connections.spawn(async move {
+                    connection(stream, tls, handler, stop).await;
+                    drop(place);
+                });
+            }
+            (_, Err(error)) => {
+                // For example no file descriptor left: not at full speed into the same wall.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            (Err(_), _) => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection<C: Cluster>(stream: TcpStream, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
+    let stream = tokio::select! {
+        accepted = timeout(HANDSHAKE, tls.accept(stream)) => match accepted {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
+            Err(_) => return tracing::debug!("no TLS in time"),
+        },
+        () = super::told(&mut stop) => return,
+    };
+    let service = service_fn(move |request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(respond(&handler, request).await) }
+    });
+    let http = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(TokioIo::new(stream), service);
+    let mut http = pin!(http);
+    let ended = tokio::select! {
+        ended = http.as_mut() => ended,
+        () = super::told(&mut stop) => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn respond<C: Cluster>(handler: &Handler<C>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.method() != Method::POST {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let (head, body) = request.into_parts();
+    let too_large = || text(StatusCode::PAYLOAD_TOO_LARGE, "at most 4 MiB");
+    if body.size_hint().lower() > LARGEST_BODY as u64 {
+        return too_large();
+    }
+    let body = match timeout(BODY, Limited::new(body, LARGEST_BODY).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
+        Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
+    };
+    match handler.answer(head.uri.path(), &body).await {
+        Err(malformed) => text(StatusCode::BAD_REQUEST, &malformed.to_string()),
+        Ok(review) => match serde_json::to_vec(&review) {
+            Ok(json) => {
+                let mut response = Response::new(Full::new(Bytes::from(json)));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+    }
+}
+
+fn text(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
