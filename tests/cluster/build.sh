@@ -2,7 +2,8 @@
 # build.sh [GROUP...]           builds what is missing of the groups (default: all)
 # build.sh link DIR GROUP...    the same, then makes DIR a directory of links to the programs
 # build.sh check                compares versions.env with every go.mod
-# build.sh prune                removes cached builds which this checkout does not use
+# build.sh prune                removes cached builds which this checkout does not use (another checkout's cluster
+#                               which still runs from them would break: end it first)
 #
 # Groups: api (kube-apiserver, kube-controller-manager, kubectl, etcd, helm), node (everything a node needs,
 # and the images), helm3, kwok, extras (both).
@@ -209,7 +210,8 @@ prune() {
   keep+="$(images_dir) "
   for dir in "$cache"/*-*/; do
     [ -d "$dir" ] || continue
-    dir=${dir%/}
+    dir=${dir%/} module=${dir##*/}
+    [ "${module%-*}" = images ] || [ -n "${keys[${module%-*}]:-}" ] || continue # somebody else's
     [[ $keep == *" $dir "* ]] || { say "removing ${dir##*/}"; rm -rf "$dir"; }
   done
 }
