@@ -21,7 +21,7 @@ install() {
   [ -x "$program" ] && return
   say "building cargo-deny $version (once per user; some minutes) ..."
   # From a directory of its own: the flags of this repository are for our programs.
-  (cd "$root" && nice -n 19 cargo install --quiet --locked "cargo-deny@$version" --root "$root" --target-dir "$root/target")
+  (cd "$root" && nice cargo install --quiet --locked "cargo-deny@$version" --root "$root" --target-dir "$root/target")
   rm -rf "$root/target"
 }
 

@@ -45,11 +45,9 @@ fn walk(path: &str, schema: &JSONSchemaProps, value: &Value, found: &mut Vec<Str
         found.push(format!("{path}: must be {}, is {}", article(wanted), shown(value)));
         return;
     }
-    if let Some(words) = &schema.enum_ {
-        if !words.iter().any(|word| word.0 == *value) {
-            let words: Vec<String> = words.iter().filter(|w| !w.0.is_null()).map(|w| shown(&w.0)).collect();
-            found.push(format!("{path}: must be one of {}, is {}", words.join(", "), shown(value)));
-        }
+    if let Some(words) = schema.enum_.as_ref().filter(|words| !words.iter().any(|word| word.0 == *value)) {
+        let words: Vec<String> = words.iter().filter(|w| !w.0.is_null()).map(|w| shown(&w.0)).collect();
+        found.push(format!("{path}: must be one of {}, is {}", words.join(", "), shown(value)));
     }
     match value {
         Value::Array(items) => {
