@@ -1,6 +1,17 @@
 //! The operator: AIWorkloads become what the cluster holds.
 
 pub mod config;
+mod deletion;
+mod events;
+mod lease;
+mod http;
+mod metrics;
+mod queue;
+mod reconcile;
+pub mod run;
+mod standing;
+mod status;
+mod unscoped;
 pub mod webhook;
 pub mod writers;
 

@@ -1,0 +1,150 @@
+//! A workload that is being deleted.
+//!
+//! Deletion does not set pods free: its policy is emptied (nothing in, nothing out), its grants are removed, and both stay so until no pod that it
+//! selects runs or the release annotation is set. Only then its objects and the finalizer go.
+
+use std::time::Duration;
+
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::reconcile::{Next, Reconciler};
+use super::standing::Standing;
+use super::status::Outcome;
+use crate::api::{self, FINALIZER};
+use crate::cluster::{self, Gathered, Key, WorkloadFact};
+use crate::plan::{self, ManagedObject};
+use crate::scope::Scope;
+
+/// How often pods are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keep the pods denied while there are any.
+pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, standing: Standing<'_>) -> Next {
+    if !holds_finalizer(workload) {
+        return Next::Change;
+    }
+    let Some(policy) = policy(gathered, &standing) else { return let_go(r, gathered).await };
+    let key = Key::Workload(gathered.name.clone());
+    let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.clone()).unwrap_or_default();
+    let plan = vec![ManagedObject::NetworkPolicy(policy)];
+    // In a namespace that is going, what is gone cannot be made again.
+    let there = plan.iter().any(|object| gathered.live.contains_key(&object.key()));
+    if !gathered.terminating || there {
+        let memory = r.memory(&key);
+        let report = cluster::apply::apply(&r.hands, &gathered.name, &plan, &gathered.live, &memory.known).await;
+        let failures = r.applied(key, &workload.object, plan, memory, report).await;
+        if !failures.is_empty() && !gathered.terminating {
+            return Next::Retry;
+        }
+    }
+    match r.hands.any_pod(&gathered.name.namespace, &selector).await {
+        Ok(false) => let_go(r, gathered).await,
+        Ok(true) => {
+            let waiting = format!(
+                "Being deleted, while pods that it selects still run: they reach nothing until they are gone or annotation {} is set",
+                api::RELEASE_ANNOTATION
+            );
+            let outcome = Outcome {
+                generation: workload.object.metadata.generation,
+                standing,
+                digest: None,
+                suspended: workload.object.spec.suspend,
+                refusals: &[],
+                failures: &[],
+                objects: 1,
+                waiting: Some(waiting),
+            };
+            r.say(&workload.object, &outcome).await;
+            Next::After(LOOK)
+        }
+        Err(error) => {
+            tracing::warn!(workload = %gathered.name, error = error.message(), "could not look for pods");
+            r.metrics.failed("Pods");
+            Next::Retry
+        }
+    }
+}
+
+/// Remove everything, then the finalizer.
+pub async fn let_go(r: &Reconciler, gathered: &Gathered) -> Next {
+    // What was written a moment ago counts as well.
+    let live = r.world.read().objects_of(&gathered.name);
+    let report = cluster::prune::remove_all(&r.hands, &gathered.name, &live).await;
+    if !report.failures.is_empty() {
+        r.count(&report.failures);
+        return Next::Retry;
+    }
+    r.remember(Key::Workload(gathered.name.clone()), None);
+    let current = r.world.read().workloads.get(&gathered.name).cloned();
+    let Some(current) = current.filter(|current| holds_finalizer(current)) else { return Next::Change };
+    let rest: Vec<String> = current.object.metadata.finalizers.iter().flatten().filter(|f| *f != FINALIZER).cloned().collect();
+    match r.hands.set_finalizers(&current.object, &rest).await {
+        Ok(keys) => {
+            r.changed(keys);
+            Next::Change
+        }
+        Err(error) if error.is_not_found() => Next::Change,
+        Err(error) => {
+            tracing::warn!(workload = %gathered.name, error = error.message(), "could not remove the finalizer");
+            r.metrics.failed("Finalizer");
+            Next::Retry
+        }
+    }
+}
+
+fn holds_finalizer(workload: &WorkloadFact) -> bool {
+    workload.object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
+}
+
+/// The policy that denies everything to the pods of this workload; None: there is nothing to hold. It has no owner: a foreground deletion removes
+/// first what is owned.
+fn policy(gathered: &Gathered, standing: &Standing<'_>) -> Option<NetworkPolicy> {
+    let policy = match standing {
+        Standing::Enforce(scope) => {
+            let suspended = Scope { suspended: true, ..(*scope).clone() };
+            plan::compile(&suspended, None, &gathered.ceilings, &gathered.facts).objects.into_iter().find_map(|object| match object {
+                ManagedObject::NetworkPolicy(policy) => Some(policy),
+                _ => None,
+            })
+        }
+        Standing::Invalid(_) => gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).find_map(|(_, live)| {
+            match denied(&planned(&live.object)) {
+                ManagedObject::NetworkPolicy(policy) => Some(policy),
+                _ => None,
+            }
+        }),
+        Standing::Observe(_) | Standing::NotEnrolled | Standing::Conflict { older: _ } => None,
+    }?;
+    let metadata = ObjectMeta { owner_references: None, ..policy.metadata };
+    Some(NetworkPolicy { metadata, ..policy })
+}
+
+/// A live object as a plan would say it.
+pub fn planned(live: &ManagedObject) -> ManagedObject {
+    let mut object = live.clone();
+    let meta = object.metadata_mut();
+    let ours = [api::MANAGED_BY_LABEL, api::WORKLOAD_LABEL, api::WORKLOAD_NAMESPACE_LABEL];
+    let ObjectMeta { name, namespace, labels, owner_references, .. } = std::mem::take(meta);
+    let labels = labels.map(|labels| labels.into_iter().filter(|(key, _)| ours.contains(&key.as_str())).collect());
+    *meta = ObjectMeta { name, namespace, labels, owner_references, ..ObjectMeta::default() };
+    if let ManagedObject::ServiceAccount(account) = &mut object {
+        (account.secrets, account.image_pull_secrets) = (None, None);
+    }
+    object
+}
+
+/// The same object, allowing nothing.
+pub fn denied(object: &ManagedObject) -> ManagedObject {
+    let mut object = object.clone();
+    match &mut object {
+        ManagedObject::NetworkPolicy(policy) => {
+            let NetworkPolicySpec { pod_selector, .. } = policy.spec.take().unwrap_or_default();
+            let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
+            policy.spec = Some(NetworkPolicySpec { pod_selector, policy_types: both, ingress: Some(Vec::new()), egress: Some(Vec::new()) });
+        }
+        ManagedObject::Role(role) => role.rules = Some(Vec::new()),
+        ManagedObject::ServiceAccount(_) | ManagedObject::RoleBinding(_) => {}
+    }
+    object
+}

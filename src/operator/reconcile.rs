@@ -1,0 +1,300 @@
+//! One workload: gather → validate → compile → apply → status.
+//!
+//! In: the key of a workload. Out: the cluster as its plan says, its status, and when to look again. A reconcile with nothing to do writes
+//! nothing. What was applied before is never widened by something that went wrong: an invalid spec keeps it, a kill switch narrows it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use tokio::time::Instant;
+
+use super::events::Events;
+use super::metrics::Metrics;
+use super::standing::{Course, Standing, validate};
+use super::status::{self, Outcome};
+use super::{Writers, deletion};
+use crate::api::{self, AIWorkload};
+use crate::cluster::apply::Changed;
+use crate::cluster::{self, Failure, Gathered, Hands, Key, Known, Live, Report, SharedWorld, WorkloadFact, gather};
+use crate::plan::{self, ManagedObject, ObjectKey, Refusal};
+use crate::scope::ObjectName;
+
+/// Somebody who edits again and again is answered at most this often, and each edit lives no longer.
+pub const REPAIR_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Everything that reconciles share.
+pub struct Reconciler {
+    pub hands: Hands,
+    pub world: SharedWorld,
+    pub metrics: Metrics,
+    pub events: Events,
+    pub writers: Writers,
+    /// What each reconcile left, by key. In memory: it tells tampering from a changed plan, and decides nothing else.
+    memory: Mutex<HashMap<Key, Memory>>,
+    requeue: Box<dyn Fn(std::collections::BTreeSet<Key>) + Send + Sync>,
+}
+
+/// What the last reconcile left.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The objects as they were planned and then held.
+    pub plan: BTreeMap<ObjectKey, ManagedObject>,
+    pub known: Known,
+    pub repaired: Option<Instant>,
+}
+
+/// When to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When something changes.
+    Change,
+    After(Duration),
+    /// With growing delay.
+    Retry,
+}
+
+/// Step 3's result: what the cluster should hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// None: what is there stays, whatever it is.
+    pub objects: Option<Vec<ManagedObject>>,
+    pub digest: Option<String>,
+    pub refusals: Vec<Refusal>,
+}
+
+impl Reconciler {
+    pub fn new(
+        hands: Hands,
+        metrics: Metrics,
+        events: Events,
+        writers: Writers,
+        requeue: impl Fn(std::collections::BTreeSet<Key>) + Send + Sync + 'static,
+    ) -> Self {
+        let (world, memory) = (hands.world.clone(), Mutex::default());
+        Self { hands, world, metrics, events, writers, memory, requeue: Box::new(requeue) }
+    }
+
+    pub fn memory(&self, key: &Key) -> Memory {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned().unwrap_or_default()
+    }
+
+    pub fn remember(&self, key: Key, memory: Option<Memory>) {
+        let mut all = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        match memory {
+            Some(memory) => _ = all.insert(key, memory),
+            None => _ = all.remove(&key),
+        }
+    }
+
+    pub fn changed(&self, keys: std::collections::BTreeSet<Key>) {
+        if !keys.is_empty() {
+            (self.requeue)(keys);
+        }
+    }
+
+    /// One reconcile of one workload.
+    pub async fn workload(&self, name: &ObjectName) -> Next {
+        let gathered = gather(&self.world.read(), name);
+        let Some(workload) = gathered.workload.clone() else { return self.orphans(&gathered).await };
+        let standing = match validate(&gathered, &workload) {
+            Course::Stand(standing) => standing,
+            Course::Hold(standing) => return deletion::hold(self, &gathered, &workload, standing).await,
+            Course::LetGo => return deletion::let_go(self, &gathered).await,
+        };
+        // Nothing can be created in a namespace that is going; what is there goes with it.
+        if gathered.terminating {
+            return Next::Change;
+        }
+        if let Some(wait) = self.successor_not_ready(&gathered, &standing) {
+            return Next::After(wait);
+        }
+        let key = Key::Workload(name.clone());
+        let memory = self.memory(&key);
+        let planned = compile(&gathered, &workload, &standing, &memory);
+        if let Some(wait) = self.too_soon(&planned, &gathered.live, &memory) {
+            return Next::After(wait);
+        }
+        let mut failures = Vec::new();
+        if matches!(standing, Standing::Enforce(_)) {
+            if let Err(failure) = self.hold_finalizer(&workload.object).await {
+                tracing::warn!(workload = %name, error = failure, "could not add the finalizer");
+                self.metrics.failed("Finalizer");
+                return Next::Retry;
+            }
+        }
+        let objects = planned.objects.as_ref().map_or(0, Vec::len);
+        if let Some(plan) = planned.objects {
+            let report = cluster::apply::apply(&self.hands, name, &plan, &gathered.live, &memory.known).await;
+            failures = self.applied(key, &workload.object, plan, memory, report).await;
+        }
+        let outcome = Outcome {
+            generation: workload.object.metadata.generation,
+            digest: planned.digest,
+            suspended: workload.object.spec.suspend,
+            refusals: &planned.refusals,
+            failures: &failures,
+            objects,
+            waiting: None,
+            standing,
+        };
+        let written = self.say(&workload.object, &outcome).await;
+        if failures.is_empty() && written { Next::Change } else { Next::Retry }
+    }
+
+    /// Objects of a workload that does not exist (any more).
+    async fn orphans(&self, gathered: &Gathered) -> Next {
+        self.remember(Key::Workload(gathered.name.clone()), None);
+        let report = cluster::prune::remove_all(&self.hands, &gathered.name, &gathered.live).await;
+        self.count(&report.failures);
+        if report.failures.is_empty() { Next::Change } else { Next::Retry }
+    }
+
+    /// Before the loser of a conflict gives up its policy, the winner's must be there.
+    fn successor_not_ready(&self, gathered: &Gathered, standing: &Standing<'_>) -> Option<Duration> {
+        let Standing::Conflict { older } = standing else { return None };
+        if gathered.live.is_empty() {
+            return None;
+        }
+        let older = gather(&self.world.read(), &ObjectName::new(&gathered.name.namespace, *older));
+        let scope = older.workload.as_ref()?.scope.as_ref().ok()?;
+        let planned = plan::compile(scope, None, &older.ceilings, &older.facts).objects;
+        let policy = planned.iter().find_map(selector)?;
+        let held = older.live.values().filter_map(|live| selector(&live.object)).any(|held| held == policy);
+        (!held).then_some(Duration::from_millis(200))
+    }
+
+    /// Whether what is to be repaired was repaired a moment ago.
+    fn too_soon(&self, planned: &Planned, live: &BTreeMap<ObjectKey, Arc<Live>>, memory: &Memory) -> Option<Duration> {
+        let since = memory.repaired?.elapsed();
+        let tampered = planned.objects.iter().flatten().any(|object| {
+            let key = object.key();
+            memory.plan.get(&key) == Some(object) && live.get(&key).is_none_or(|live| !plan::differences(object, &live.object).is_empty())
+        });
+        (tampered && since < REPAIR_INTERVAL).then(|| REPAIR_INTERVAL - since)
+    }
+
+    async fn hold_finalizer(&self, workload: &AIWorkload) -> Result<(), String> {
+        let mut finalizers = workload.metadata.finalizers.clone().unwrap_or_default();
+        if finalizers.iter().any(|f| f == api::FINALIZER) {
+            return Ok(());
+        }
+        finalizers.push(api::FINALIZER.to_owned());
+        self.hands.set_finalizers(workload, &finalizers).await.map(|keys| self.changed(keys)).map_err(|e| e.message())
+    }
+
+    /// Remembers what an apply left, and reports what it had to revert.
+    pub async fn applied(
+        &self,
+        key: Key,
+        workload: &AIWorkload,
+        plan: Vec<ManagedObject>,
+        before: Memory,
+        report: Report,
+    ) -> Vec<Failure> {
+        let Report { changes, failures, held } = report;
+        let about = workload.object_ref(&());
+        let repaired = self.reverted(&about, &plan, &before, &changes).await;
+        let plan = plan.into_iter().map(|object| (object.key(), object)).filter(|(key, _)| held.contains_key(key)).collect();
+        self.count(&failures);
+        self.remember(key, Some(Memory { plan, known: held, repaired: if repaired { Some(Instant::now()) } else { before.repaired } }));
+        failures
+    }
+
+    /// Counts and reports the changes that made good what somebody else had done: the plan had not changed. Returns whether there were any.
+    pub async fn reverted(
+        &self,
+        about: &k8s_openapi::api::core::v1::ObjectReference,
+        plan: &[ManagedObject],
+        before: &Memory,
+        changes: &[Changed],
+    ) -> bool {
+        let mut any = false;
+        for Changed { key, fields, manager } in changes {
+            let Some(planned) = before.plan.get(key) else { continue };
+            if !plan.contains(planned) {
+                continue;
+            }
+            any = true;
+            self.metrics.reverted(key.kind);
+            let what = if fields.is_empty() {
+                "was deleted".to_owned()
+            } else {
+                format!("was changed ({})", fields.iter().map(|plan::Difference(path)| *path).collect::<Vec<_>>().join(", "))
+            };
+            let who = match (self.writers.last(key), manager) {
+                (Some(writer), _) => format!("by {}", writer.user),
+                (None, Some(manager)) if manager != cluster::FIELD_MANAGER => format!("by a client that calls itself {manager}"),
+                (None, _) => "by somebody unknown".to_owned(),
+            };
+            let note = format!("{key} {what} {who}; restored");
+            tracing::warn!(object = %key, about = about.name, note, "tampering reverted");
+            self.events.warn(about, Some(key), "TamperingReverted", "Restore", &note).await;
+        }
+        any
+    }
+
+    pub fn count(&self, failures: &[Failure]) {
+        for failure in failures {
+            tracing::warn!(object = %failure.key, reason = failure.reason.as_str(), message = failure.message, "write failed");
+            self.metrics.failed(failure.reason.as_str());
+        }
+    }
+
+    /// Writes the status if it is not so already. Returns whether it is so now.
+    pub async fn say(&self, workload: &AIWorkload, outcome: &Outcome<'_>) -> bool {
+        // The finalizer may have been added a moment ago: what matters here is the status.
+        let current = workload.status.as_ref();
+        let wanted = status::status(outcome, current, Timestamp::now());
+        if status::is_written(&wanted, current) {
+            return true;
+        }
+        match self.hands.set_status(workload, &wanted).await {
+            Ok(keys) => self.changed(keys),
+            Err(error) if error.is_not_found() => return true,
+            Err(error) => {
+                tracing::warn!(workload = %cluster::facts::name(&workload.metadata), error = error.message(), "could not write the status");
+                self.metrics.failed("Status");
+                return false;
+            }
+        }
+        let ready = |status: &api::AIWorkloadStatus| api::condition(&status.conditions, api::READY).cloned();
+        if let Some(now) = ready(&wanted).filter(|now| now.status != "True" && outcome.waiting.is_none()) {
+            if current.and_then(ready).is_none_or(|before| before.reason != now.reason) {
+                self.events.warn(&workload.object_ref(&()), None, &now.reason, "Reconcile", &now.message).await;
+            }
+        }
+        true
+    }
+}
+
+/// Step 3, compile: what the cluster should hold. Pure.
+pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing<'_>, memory: &Memory) -> Planned {
+    match standing {
+        Standing::Enforce(scope) | Standing::Observe(scope) => {
+            let uid = workload.object.metadata.uid.as_deref();
+            let plan::Plan { scope: _, digest, objects, refusals } = plan::compile(scope, uid, &gathered.ceilings, &gathered.facts);
+            Planned { objects: Some(objects), digest: Some(digest), refusals }
+        }
+        Standing::Invalid(_) => {
+            let before = workload.object.status.as_ref().and_then(|s| s.scope_digest.clone());
+            let last: Vec<ManagedObject> = if memory.plan.is_empty() {
+                gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).map(|(_, live)| deletion::planned(&live.object)).collect()
+            } else {
+                memory.plan.values().cloned().collect()
+            };
+            let objects = if workload.object.spec.suspend { Some(last.iter().map(deletion::denied).collect()) } else if memory.plan.is_empty() { None } else { Some(last) };
+            Planned { objects, digest: before, refusals: Vec::new() }
+        }
+        Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Some(Vec::new()), digest: None, refusals: Vec::new() },
+    }
+}
+
+fn selector(object: &ManagedObject) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector> {
+    match object {
+        ManagedObject::NetworkPolicy(policy) => policy.spec.as_ref()?.pod_selector.as_ref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,299 @@
+//! `remit-operator run`: everything together, and how it ends.
+//!
+//! All replicas watch and serve the webhook; only the holder of the lease reconciles. A lost lease ends the process at once, non-zero. One SIGTERM
+//! ends it within `shutdownSeconds`, whatever the API server does: what runs may finish, the lease is released if it can be, and the process
+//! exits.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use super::config::Config;
+use super::events::Events;
+use super::http::{self, Answers};
+use super::lease::Election;
+use super::metrics::{self, Metrics};
+use super::queue::Queue;
+use super::reconcile::{Next, Reconciler};
+use super::{Writers, webhook};
+use crate::api;
+use crate::cluster::{Hands, Key, Settings, SharedWorld, watch};
+use crate::scope::ObjectName;
+
+/// Reconciles at once.
+const WORKERS: usize = 8;
+/// Changes that come together are answered together.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The first delay after an error; it doubles up to the last.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Why the operator ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot find a cluster: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    #[error("cannot build a client: {0}")]
+    Client(#[from] kube::Error),
+    #[error("cannot listen on port {port} (http.port): {source}")]
+    Listen { port: u16, source: std::io::Error },
+    #[error("cannot listen for signals: {0}")]
+    Signal(std::io::Error),
+    #[error("the lease was lost; another process reconciles now")]
+    LeaseLost,
+    #[error("webhook: {0}")]
+    Webhook(#[from] webhook::WebhookError),
+    #[error("a watch ended")]
+    WatchEnded,
+    #[error("not all had ended when shutdownSeconds had passed")]
+    Deadline,
+}
+
+/// A client for the cluster of the environment. TLS is rustls with ring, chosen once.
+pub async fn client() -> Result<Client, RunError> {
+    // An error means that it has been chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut config = kube::Config::infer().await?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Ok(Client::try_from(config)?)
+}
+
+/// Runs until a signal or an error ends it.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let config = Arc::new(config);
+    let client = client().await?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut work = std::pin::pin!(operate(config.clone(), client, stopped));
+    tokio::select! {
+        ended = &mut work => return ended,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("shutting down");
+    // Nobody listens only if all has ended already.
+    let _ = stop.send(true);
+    let deadline = config.shutdown().saturating_sub(Duration::from_millis(500));
+    tokio::time::timeout(deadline, work).await.unwrap_or(Err(RunError::Deadline))
+}
+
+async fn stopping(mut stopped: tokio::sync::watch::Receiver<bool>) {
+    // An error means that the sender is gone, which means the same.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watch::Receiver<bool>) -> Result<(), RunError> {
+    let queue: Arc<Queue<Key>> = Arc::default();
+    let world = SharedWorld::new(settings(&config));
+    let (metrics, webhook_metrics, readiness) = (Metrics::default(), webhook::Metrics::default(), webhook::Readiness::default());
+    let writers = Writers::default();
+
+    let port = config.http.port;
+    let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
+    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness);
+    let mut background = JoinSet::new();
+    background.spawn(http::serve(listener, answers));
+
+    let notify: watch::Notify = {
+        let queue = queue.clone();
+        Arc::new(move |keys| queue.add(keys, DEBOUNCE))
+    };
+    let mut watches = JoinSet::new();
+    for watch in watch::watches(&client, &world, &notify) {
+        watches.spawn(watch);
+    }
+
+    let context = webhook::Context {
+        client: client.clone(),
+        config: config.clone(),
+        writers: writers.clone(),
+        metrics: webhook_metrics,
+        readiness,
+    };
+    let webhook = webhook::run(context, stopping(stopped.clone()));
+
+    let identity = identity();
+    let lease = ObjectName::new(&config.namespace, &config.lease.name);
+    let mut election = Election::new(client.clone(), &lease, identity.clone(), config.lease_duration());
+    let lead = async {
+        tokio::select! {
+            () = election.acquire() => {}
+            () = stopping(stopped.clone()) => return Ok(()),
+        }
+        tracing::info!(identity, "leading");
+        metrics.leads(true);
+        let hold = election.hold();
+        // No write starts unless the lease lasts longer than the write may take.
+        let limit = config.lease_duration() / 3;
+        let hands = Hands {
+            client: client.clone(),
+            world: world.clone(),
+            gate: Arc::new(move || hold.lasts(limit)),
+            count: {
+                let metrics = metrics.clone();
+                Arc::new(move |kind, verb| metrics.wrote(kind, verb))
+            },
+            timeout: limit,
+            account: ObjectName::new(&config.namespace, &config.service_account),
+        };
+        let events = Events::new(client.clone(), identity.clone(), metrics.clone());
+        let requeue = {
+            let queue = queue.clone();
+            move |keys| queue.add(keys, DEBOUNCE)
+        };
+        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events, writers.clone(), requeue));
+        let mut workers = workers(&queue, &world, &reconciler, &metrics, &stopped);
+        let lost = tokio::select! {
+            () = election.keep() => true,
+            () = async { while workers.join_next().await.is_some() {} } => false,
+        };
+        metrics.leads(false);
+        workers.abort_all();
+        if lost {
+            return Err(RunError::LeaseLost);
+        }
+        election.release().await;
+        Ok(())
+    };
+    let ended = async {
+        watches.join_next().await;
+        Err(RunError::WatchEnded)
+    };
+    tokio::select! {
+        both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }) } => both.map(drop),
+        ended = ended => ended,
+    }
+}
+
+/// Workers that end when `stopped` says so, each after the reconcile that it is in.
+fn workers(
+    queue: &Arc<Queue<Key>>,
+    world: &SharedWorld,
+    reconciler: &Arc<Reconciler>,
+    metrics: &Metrics,
+    stopped: &tokio::sync::watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let attempts: Arc<Mutex<HashMap<Key, u32>>> = Arc::default();
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        let (queue, world, reconciler) = (queue.clone(), world.clone(), reconciler.clone());
+        let (metrics, stopped, attempts) = (metrics.clone(), stopped.clone(), attempts.clone());
+        workers.spawn(async move {
+            loop {
+                let key = tokio::select! {
+                    () = stopping(stopped.clone()) => return,
+                    key = queue.next() => key,
+                };
+                // Nothing is decided before everything has been listed once.
+                if !world.read().is_ready() {
+                    queue.done(&key);
+                    queue.add([key], Duration::from_secs(1));
+                    continue;
+                }
+                let next = match &key {
+                    Key::Workload(name) => reconciler.workload(name).await,
+                    Key::Namespace(name) => reconciler.namespace(name).await,
+                };
+                queue.done(&key);
+                let again = {
+                    let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
+                    match next {
+                        Next::Retry => {
+                            let attempt = attempts.entry(key.clone()).or_default();
+                            *attempt += 1;
+                            Some(backoff(*attempt))
+                        }
+                        Next::After(delay) => Some(delay),
+                        Next::Change => {
+                            attempts.remove(&key);
+                            None
+                        }
+                    }
+                };
+                metrics.reconciled(match next {
+                    Next::Retry => "retry",
+                    Next::After(_) => "wait",
+                    Next::Change => "done",
+                });
+                if let Some(delay) = again {
+                    queue.add([key], delay);
+                }
+            }
+        });
+    }
+    workers
+}
+
+fn backoff(attempt: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(LAST_RETRY)
+}
+
+fn answers(
+    world: &SharedWorld,
+    queue: &Arc<Queue<Key>>,
+    metrics: &Metrics,
+    webhook_metrics: &webhook::Metrics,
+    readiness: &webhook::Readiness,
+) -> Answers {
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    webhook_metrics.register(&mut registry);
+    let registry = Arc::new(registry);
+    let not_ready = {
+        let (world, readiness) = (world.clone(), readiness.clone());
+        move || {
+            let parts = [("caches", world.read().is_ready()), ("webhook certificate", readiness.is_ready())];
+            parts.into_iter().filter(|(_, ready)| !ready).map(|(name, _)| name).collect()
+        }
+    };
+    let (world, queue, metrics) = (world.clone(), queue.clone(), metrics.clone());
+    let text = move || {
+        let mut counts = [("True", 0), ("False", 0), ("Unknown", 0)];
+        for (_, fact) in world.read().workloads.iter() {
+            let ready = fact.object.status.as_ref().and_then(|s| api::condition(&s.conditions, api::READY));
+            let status = ready.map_or("Unknown", |c| c.status.as_str());
+            if let Some((_, count)) = counts.iter_mut().find(|(name, _)| *name == status) {
+                *count += 1;
+            }
+        }
+        metrics.workloads(counts);
+        metrics.queued(queue.len());
+        metrics::text(&registry)
+    };
+    Answers { not_ready: Arc::new(not_ready), metrics: Arc::new(text) }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        pod_ranges: config.cluster.pod_ranges.clone(),
+        service_ranges: config.cluster.service_ranges.clone(),
+        other_ranges: config.cluster.other_ranges.clone(),
+        dns_services: config.dns_services(),
+        dns_addresses: config.dns.addresses.clone(),
+    }
+}
+
+/// Who we are to the lease: no two processes that run at one time may bear the same.
+fn identity() -> String {
+    match std::env::var("POD_NAME") {
+        Ok(name) if !name.is_empty() => name,
+        _ => format!("process-{}", std::process::id()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_and_are_capped() {
+        let delays: Vec<_> = [1, 2, 3, 50, u32::MAX].map(backoff).map(|d| d.as_millis()).into();
+        assert_eq!(delays, [250, 500, 1000, 30_000, 30_000]);
+    }
+}

@@ -1,0 +1,223 @@
+//! Step 5, status: what is said of a workload. Pure but for the time, which the caller gives.
+//!
+//! A condition's transition time moves only with its status; kstatus's Reconciling and Stalled are there only while true. What would be
+//! written equals what is there when nothing changed, so that it need not be written.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+use super::standing::Standing;
+use crate::api::{self, AIWorkloadStatus};
+use crate::cluster::Failure;
+use crate::plan::{Refusal, RefusalReason};
+
+/// The most bytes of a message.
+const MESSAGE: usize = 4096;
+
+/// What came of a reconcile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome<'a> {
+    pub generation: Option<i64>,
+    pub standing: Standing<'a>,
+    /// Of the scope as it is held, if one is.
+    pub digest: Option<String>,
+    pub suspended: bool,
+    pub refusals: &'a [Refusal],
+    pub failures: &'a [Failure],
+    /// How many objects the plan has.
+    pub objects: usize,
+    /// Something that passes by itself is waited for.
+    pub waiting: Option<String>,
+}
+
+struct Said {
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Said {
+    fn new(holds: bool, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds, reason, message: message.into() }
+    }
+}
+
+/// The status to be there, given the one that is.
+pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Timestamp) -> AIWorkloadStatus {
+    let accepted = accepted(outcome);
+    let applied = applied(outcome);
+    let ready = match (&accepted, &applied, &outcome.waiting) {
+        (_, _, Some(waiting)) => Said::new(false, "Waiting", waiting.clone()),
+        (not, _, None) | (_, not, None) if !not.holds => Said::new(false, not.reason, not.message.clone()),
+        _ if applied.reason == "Observed" => Said::new(true, "Observed", "The plan is computed and not held (mode: Observe)"),
+        _ => Said::new(true, "Held", "The cluster holds exactly what this AIWorkload declares"),
+    };
+    let passes = outcome.waiting.is_some()
+        || outcome.failures.iter().any(|f| f.reason >= crate::cluster::FailureReason::NotFound)
+        || (!accepted.holds && outcome.refusals.iter().all(|r| r.reason == RefusalReason::NotFound) && !outcome.refusals.is_empty());
+    let mut said = vec![(api::ACCEPTED, accepted), (api::APPLIED, applied)];
+    if !ready.holds {
+        let type_ = if passes { api::RECONCILING } else { api::STALLED };
+        said.push((type_, Said::new(true, ready.reason, ready.message.clone())));
+    }
+    said.push((api::READY, ready));
+    let conditions = said.into_iter().map(|(type_, Said { holds, reason, message })| {
+        let status = if holds { "True" } else { "False" }.to_owned();
+        let before = current.and_then(|c| api::condition(&c.conditions, type_)).filter(|c| c.status == status);
+        Condition {
+            type_: type_.to_owned(),
+            last_transition_time: before.map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
+            status,
+            reason: reason.to_owned(),
+            message: bounded(message),
+            observed_generation: outcome.generation,
+        }
+    });
+    AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), conditions: conditions.collect() }
+}
+
+/// Whether the status that is there needs no writing. Conditions of types that are not ours are others' affair.
+pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>) -> bool {
+    let Some(current) = current else { return false };
+    let AIWorkloadStatus { observed_generation, scope_digest, conditions } = wanted;
+    let ours = [api::ACCEPTED, api::APPLIED, api::READY, api::RECONCILING, api::STALLED];
+    *observed_generation == current.observed_generation
+        && *scope_digest == current.scope_digest
+        && ours.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
+}
+
+fn accepted(outcome: &Outcome<'_>) -> Said {
+    match &outcome.standing {
+        Standing::NotEnrolled => Said::new(
+            false,
+            "NamespaceNotEnrolled",
+            format!("The namespace is not enrolled; its admin can label it {}=true", api::ENROLLED_LABEL),
+        ),
+        Standing::Conflict { older } => Said::new(
+            false,
+            "Conflict",
+            format!("AIWorkload {older} is older and could select the same pods: it governs, and this one generates nothing. Make the selectors exclude each other by a label"),
+        ),
+        Standing::Invalid(errors) => Said::new(false, "Invalid", list(errors)),
+        Standing::Enforce(_) | Standing::Observe(_) => match outcome.refusals.first() {
+            Some(first) => Said::new(false, first.reason.as_str(), list(outcome.refusals)),
+            None if outcome.suspended => Said::new(true, "Valid", "Suspended: every new connection is denied and every permission withdrawn"),
+            None => Said::new(true, "Valid", "The scope is valid and within its ceilings"),
+        },
+    }
+}
+
+fn applied(outcome: &Outcome<'_>) -> Said {
+    if let Some(first) = outcome.failures.first() {
+        let messages: Vec<&str> = outcome.failures.iter().map(|f| f.message.as_str()).collect();
+        return Said::new(false, first.reason.as_str(), list(&messages));
+    }
+    match &outcome.standing {
+        Standing::Enforce(_) => Said::new(true, "Applied", format!("The plan's {} objects are in place", outcome.objects)),
+        Standing::Observe(_) => Said::new(true, "Observed", "Nothing is written (mode: Observe)"),
+        Standing::Invalid(_) => Said::new(false, "NotAccepted", "What was applied before stays until the AIWorkload is valid"),
+        Standing::NotEnrolled | Standing::Conflict { older: _ } => Said::new(false, "NotAccepted", "Nothing is generated"),
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn bounded(mut message: String) -> String {
+    if message.len() > MESSAGE {
+        let end = (0..=MESSAGE - 4).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+        message.truncate(end);
+        message.push_str(" …");
+    }
+    message
+}
+
+/// As it is stored.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::FailureReason;
+    use crate::plan::{FieldError, Kind, ObjectKey};
+    use crate::scope::{Account, Mode, ObjectName, Scope, Selector};
+
+    fn scope() -> Scope {
+        let workload = ObjectName::new("a", "b");
+        let selector = Selector::labels([("app", "b")]).unwrap();
+        Scope {
+            workload,
+            mode: Mode::Enforce,
+            suspended: false,
+            selector,
+            account: Account::Generated("b".into()),
+            sources: vec![],
+            clients: vec![],
+        }
+    }
+
+    fn outcome(standing: Standing<'_>) -> Outcome<'_> {
+        Outcome {
+            generation: Some(3),
+            standing,
+            digest: None,
+            suspended: false,
+            refusals: &[],
+            failures: &[],
+            objects: 2,
+            waiting: None,
+        }
+    }
+
+    fn row(status: &AIWorkloadStatus) -> Vec<(String, String, String)> {
+        status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+    }
+
+    fn rows(expected: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+        expected.iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()
+    }
+
+    #[test]
+    fn reasons() {
+        let (scope, now) = (scope(), Timestamp::UNIX_EPOCH);
+        let held = status(&outcome(Standing::Enforce(&scope)), None, now);
+        assert_eq!(row(&held), rows(&[("Accepted", "True", "Valid"), ("Applied", "True", "Applied"), ("Ready", "True", "Held")]));
+        let errors = [FieldError { path: "x".into(), message: "y".into() }];
+        let invalid = status(&outcome(Standing::Invalid(&errors)), None, now);
+        assert_eq!(
+            row(&invalid),
+            rows(&[("Accepted", "False", "Invalid"), ("Applied", "False", "NotAccepted"), ("Stalled", "True", "Invalid"), ("Ready", "False", "Invalid")])
+        );
+        let key = ObjectKey { kind: Kind::Role, object: ObjectName::new("a", "r") };
+        let failures = [Failure { key, reason: FailureReason::WriteFailed, message: "m".into() }];
+        let failed = status(&Outcome { failures: &failures, ..outcome(Standing::Enforce(&scope)) }, None, now);
+        assert_eq!(row(&failed)[2], rows(&[("Reconciling", "True", "WriteFailed")])[0]);
+        let missing = [Refusal { reason: RefusalReason::NotFound, path: "p".into(), message: "m".into() }];
+        let missing = status(&Outcome { refusals: &missing, ..outcome(Standing::Enforce(&scope)) }, None, now);
+        assert_eq!(row(&missing)[0..3], rows(&[("Accepted", "False", "NotFound"), ("Applied", "True", "Applied"), ("Reconciling", "True", "NotFound")]));
+    }
+
+    #[test]
+    fn the_transition_time_moves_with_the_status_only() {
+        let scope = scope();
+        let (then, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(100).unwrap());
+        let first = status(&outcome(Standing::Enforce(&scope)), None, then);
+        let same = status(&outcome(Standing::Enforce(&scope)), Some(&first), later);
+        assert!(is_written(&same, Some(&first)), "nothing changed, nothing is written");
+        let next = status(&outcome(Standing::NotEnrolled), Some(&first), later);
+        assert!(!is_written(&next, Some(&first)));
+        assert!(next.conditions.iter().all(|c| c.last_transition_time.0 == later));
+        let mut foreign = first.clone();
+        foreign.conditions.push(Condition { type_: "Theirs".into(), ..first.conditions[0].clone() });
+        assert!(is_written(&same, Some(&foreign)));
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let long = bounded("ä".repeat(5000));
+        assert!(long.len() <= MESSAGE && long.ends_with('…'));
+    }
+}
