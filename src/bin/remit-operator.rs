@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use remit::operator::{Config, run};
+use remit::operator::run::RunError;
+use remit::operator::{Config, run, uninstall};
 use tracing_subscriber::EnvFilter;
 
 /// Least privilege for AI services on Kubernetes: the operator.
@@ -19,6 +20,12 @@ struct Arguments {
 enum Command {
     /// Watch the cluster and hold what its AIWorkloads declare.
     Run {
+        /// The configuration file.
+        #[arg(long, env = "REMIT_CONFIG", default_value = "/etc/remit/config.yaml")]
+        config: PathBuf,
+    },
+    /// Remove everything that Remit made, before the operator itself goes.
+    Uninstall {
         /// The configuration file.
         #[arg(long, env = "REMIT_CONFIG", default_value = "/etc/remit/config.yaml")]
         config: PathBuf,
@@ -45,12 +52,12 @@ impl From<Exit> for ExitCode {
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let (path, action) = match command {
+    let (path, uninstalling) = match command {
         Command::Crds => return crds().into(),
-        Command::Run { config } => (config, run::run),
+        Command::Run { config } => (config, false),
+        Command::Uninstall { config } => (config, true),
     };
-    let filter = EnvFilter::try_from_env("REMIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stdout).init();
+    log();
     let config = match Config::read(&path) {
         Ok(config) => config,
         Err(error) => {
@@ -65,7 +72,8 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let ended = runtime.block_on(action(config));
+    let ended: Result<(), RunError> =
+        runtime.block_on(async { if uninstalling { uninstall::uninstall(config).await } else { run::run(config).await } });
     // What still runs must not hold up the end.
     runtime.shutdown_background();
     match ended {
@@ -74,6 +82,17 @@ fn main() -> ExitCode {
             tracing::error!(error = %error, "ended");
             Exit::Failed.into()
         }
+    }
+}
+
+/// To standard output, as JSON or, for people, as text.
+fn log() {
+    let filter = EnvFilter::try_from_env("REMIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
+    if std::env::var("REMIT_LOG_FORMAT").is_ok_and(|format| format == "text") {
+        log.with_ansi(false).init();
+    } else {
+        log.json().flatten_event(true).init();
     }
 }
 

@@ -15,6 +15,9 @@ use super::prune;
 use crate::plan::{Difference, Kind, ManagedObject, ObjectKey, differences};
 use crate::scope::ObjectName;
 
+/// How often one object is tried again at once when somebody else wrote it meanwhile.
+const CONFLICTS: usize = 3;
+
 /// What a previous apply left: by its uid an object is known to be ours, whatever became of its labels.
 pub type Known = BTreeMap<ObjectKey, String>;
 
@@ -109,7 +112,15 @@ pub async fn apply(hands: &Hands, workload: &ObjectName, plan: &[ManagedObject],
 /// Makes one object be as planned.
 pub async fn ensure(hands: &Hands, object: &ManagedObject, known: &Known, report: &mut Report) {
     let key = object.key();
-    match try_ensure(hands, object, known).await {
+    let mut tried = try_ensure(hands, object, known, false).await;
+    for _ in 0..CONFLICTS {
+        match &tried {
+            // Somebody was faster: what is known of the object is old.
+            Err(EnsureError::Request(error)) if error.is_conflict() => tried = try_ensure(hands, object, known, true).await,
+            _ => break,
+        }
+    }
+    match tried {
         Ok((uid, changed)) => {
             report.changes.extend(changed);
             report.held.insert(key, uid);
@@ -153,13 +164,13 @@ impl From<RequestError> for EnsureError {
 }
 
 /// Returns the uid of what is there now, and what was changed.
-async fn try_ensure(hands: &Hands, object: &ManagedObject, known: &Known) -> Result<(String, Option<Changed>), EnsureError> {
+async fn try_ensure(hands: &Hands, object: &ManagedObject, known: &Known, anew: bool) -> Result<(String, Option<Changed>), EnsureError> {
     let key = object.key();
     let cached = hands.world.read().object(&key).cloned();
     let live = match cached {
-        Some(live) => Some(live),
+        Some(live) if !anew => Some(live),
         // The watch sees only what bears our label: look for what does not.
-        None => hands.get(&key).await?.map(Arc::new),
+        _ => hands.get(&key).await?.map(Arc::new),
     };
     let Some(live) = live else {
         let answer = settle(hands, object, hands.apply(object).await?).await?;
@@ -237,7 +248,7 @@ async fn empty(hands: &Hands, object: &ManagedObject, known: &Known) -> Result<(
     let ManagedObject::Role(role) = object else { return Ok(()) };
     let mut role = role.clone();
     role.rules = Some(Vec::new());
-    Box::pin(try_ensure(hands, &ManagedObject::Role(role), known)).await.map(drop)
+    try_ensure(hands, &ManagedObject::Role(role), known, false).await.map(drop)
 }
 
 fn not_grantable(key: &ObjectKey, account: &ObjectName, error: &RequestError) -> String {

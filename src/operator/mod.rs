@@ -11,6 +11,7 @@ mod reconcile;
 pub mod run;
 mod standing;
 mod status;
+pub mod uninstall;
 mod unscoped;
 pub mod webhook;
 pub mod writers;

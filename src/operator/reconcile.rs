@@ -197,9 +197,14 @@ impl Reconciler {
         let Report { changes, failures, held } = report;
         let about = workload.object_ref(&());
         let repaired = self.reverted(&about, &plan, &before, &changes).await;
-        let plan = plan.into_iter().map(|object| (object.key(), object)).filter(|(key, _)| held.contains_key(key)).collect();
+        // What could not be written this time was held as it was planned before, and is ours still.
+        let mut known = held;
+        let failed = |key: &ObjectKey| failures.iter().any(|f| f.key == *key);
+        let now = plan.into_iter().map(|object| (object.key(), object)).filter(|(key, _)| !failed(key) && known.contains_key(key));
+        let plan = before.plan.into_iter().filter(|(key, _)| failed(key)).chain(now.collect::<Vec<_>>()).collect();
+        known.extend(before.known.into_iter().filter(|(key, _)| failed(key)));
         self.count(&failures);
-        self.remember(key, Some(Memory { plan, known: held, repaired: if repaired { Some(Instant::now()) } else { before.repaired } }));
+        self.remember(key, Some(Memory { plan, known, repaired: if repaired { Some(Instant::now()) } else { before.repaired } }));
         failures
     }
 

@@ -50,6 +50,8 @@ pub enum RunError {
     Webhook(#[from] webhook::WebhookError),
     #[error("a watch ended")]
     WatchEnded,
+    #[error("not everything could be removed: {0}")]
+    Uninstall(String),
     #[error("not all had ended when shutdownSeconds had passed")]
     Deadline,
 }
