@@ -291,11 +291,11 @@ an_insider_edits() {
   # Whatever happens below, the rule comes back.
   trap 'helm "${helm_install[@]}" >/dev/null 2>&1 || true' EXIT
   run kubectl delete validatingadmissionpolicybinding remit-protect-generated
-  undone "opened" kubectl -n support patch networkpolicy remit-support-bot --type merge -p '{"spec":{"egress":[{}]}}'
-  undone "deleted" kubectl -n support delete networkpolicy remit-support-bot
+  undone opened kubectl -n support patch networkpolicy remit-support-bot --type merge -p '{"spec":{"egress":[{}]}}'
+  undone deleted kubectl -n support delete networkpolicy remit-support-bot
   tell "Remit says so:"
   until_true 10 reverted_event || true
-  run kubectl -n support get events --field-selector involvedObject.kind=AIWorkload -o custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message
+  run kubectl -n support get events --field-selector involvedObject.kind=AIWorkload -o custom-columns=TIMES:.series.count,REASON:.reason,MESSAGE:.message
   expect "an Event tells of it" reverted_event
   tell "The rule is put back (by installing the chart again)."
   quietly helm "${helm_install[@]}"
@@ -317,7 +317,7 @@ undone() {
   else
     expect "an administrator can widen the NetworkPolicy at all (else the above means nothing)" false
   fi
-  expect "and the bot is cut off from the ledger again" until_true 5 ledger_cut_off
+  expect "with it $what for a moment, the bot is soon cut off from the ledger again" until_true 5 ledger_cut_off
 }
 ledger_cut_off() { ! kubectl -n support exec deploy/support-bot -- /demo call http://ledger.finance.svc:8443/; }
 
@@ -328,9 +328,8 @@ nobody_grants_what_they_do_not_hold() {
   run kubectl apply -f scripts/demo/greedy.yaml --as sam || true
   expect "who cannot read a Secret cannot grant it to a service" has "sam does not hold"
   expect "and no such AIWorkload came into being" no_greedy
-  tell "The administrator, who may read every Secret, cannot exceed the ceiling either. One more host for the bot:"
-  sed 's/help.example.com, port: 443/evil.example.net, port: 80/' examples/support-bot.yaml >target/demo/above-the-ceiling.yaml
-  run kubectl apply -f target/demo/above-the-ceiling.yaml || true
+  tell "The administrator, who may read every Secret, cannot exceed the ceiling either. Another host for the bot:"
+  run kubectl -n support patch aiworkload support-bot --type json -p '[{"op":"replace","path":"/spec/dataSources/1/host","value":{"name":"evil.example.net","port":80}}]' || true
   expect "nobody declares above the ceiling" has "is not within ScopeCeiling support"
 }
 no_greedy() { ! kubectl -n support get aiworkload greedy; }
