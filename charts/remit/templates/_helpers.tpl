@@ -130,3 +130,10 @@ annotations:
   helm.sh/hook-weight: {{ . | quote }}
   helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
+
+{{- define "remit.testHook" -}}
+annotations:
+  helm.sh/hook: test
+  helm.sh/hook-weight: {{ . | quote }}
+  helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
