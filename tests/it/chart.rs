@@ -30,7 +30,6 @@ fn the_operator_may_write_the_managed_kinds_and_no_others() {
         "patch events.events.k8s.io",
         "patch aiworkloads.remit.dev",
         "patch aiworkloads/status.remit.dev",
-        "update aiworkloads/status.remit.dev",
         "update aiworkloads/finalizers.remit.dev",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-scope",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-recorder",
