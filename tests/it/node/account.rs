@@ -17,7 +17,15 @@ fn the_account_can_do_exactly_what_is_declared() {
     let account = format!("system:serviceaccount:{}:reader", support.name);
     let stranger = format!("system:serviceaccount:{}:nobody-bound-this", support.name);
     for ns in [&support.name, &shop.name] {
-        cluster.kubectl(&["create", "rolebinding", "remit-grantable", "-n", ns, "--clusterrole=edit", "--serviceaccount=remit-system:remit"]);
+        cluster.kubectl(&[
+            "create",
+            "rolebinding",
+            "remit-grantable",
+            "-n",
+            ns,
+            "--clusterrole=edit",
+            "--serviceaccount=remit-system:remit",
+        ]);
     }
     cluster.apply(&format!(
         "
@@ -45,7 +53,8 @@ spec:
         shop = shop.name
     ));
     cluster.wait_ready(&support.name, "reader");
-    let gained = |namespace: &str| -> Vec<String> { abilities(&account, namespace).difference(&abilities(&stranger, namespace)).cloned().collect() };
+    let gained =
+        |namespace: &str| -> Vec<String> { abilities(&account, namespace).difference(&abilities(&stranger, namespace)).cloned().collect() };
     assert_eq!(gained(&support.name), ["configmaps [] [settings] [get list watch create update patch delete]"]);
     assert_eq!(gained(&shop.name), ["configmaps [] [] [get list watch]"]);
     assert_eq!(gained("default"), Vec::<String>::new());

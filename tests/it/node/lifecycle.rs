@@ -10,7 +10,10 @@ fn inventory(cluster: &Cluster) -> BTreeSet<String> {
     let kinds = "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,networkpolicies,configmaps,secrets,services,deployments,jobs,leases,poddisruptionbudgets,validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces";
     let columns = "custom-columns=K:.kind,NS:.metadata.namespace,N:.metadata.name";
     let list = cluster.kubectl(&["get", kinds, "-A", "-o", columns, "--no-headers"]);
-    list.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join("/")).filter(|l| !l.contains("/it-") && !l.contains("/remit-system")).collect()
+    list.lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join("/"))
+        .filter(|l| !l.contains("/it-") && !l.contains("/remit-system"))
+        .collect()
 }
 
 const WORKLOAD: &str = "
@@ -45,13 +48,31 @@ fn installs_upgrades_rolls_back_and_leaves_nothing_but_the_definitions() {
         cluster.ok(helm, &["uninstall", "remit", "-n", "remit-system", "--wait", "--timeout", "180s"]);
         let left: Vec<String> = inventory(cluster).difference(&before).cloned().collect();
         assert_eq!(left, Vec::<String>::new(), "{helm}");
-        let own = cluster.kubectl(&["get", "all,configmaps,secrets,leases,roles,rolebindings,networkpolicies,serviceaccounts", "-n", "remit-system", "-o", "name"]);
+        let own = cluster.kubectl(&[
+            "get",
+            "all,configmaps,secrets,leases,roles,rolebindings,networkpolicies,serviceaccounts",
+            "-n",
+            "remit-system",
+            "-o",
+            "name",
+        ]);
         let own: Vec<&str> = own.lines().filter(|l| *l != "configmap/kube-root-ca.crt" && *l != "serviceaccount/default").collect();
         assert_eq!(own, Vec::<&str>::new(), "{helm}");
-        let generated = cluster.kubectl(&["get", "networkpolicy,role,rolebinding,serviceaccount", "-A", "-l", "app.kubernetes.io/managed-by=remit", "-o", "name"]);
+        let generated = cluster.kubectl(&[
+            "get",
+            "networkpolicy,role,rolebinding,serviceaccount",
+            "-A",
+            "-l",
+            "app.kubernetes.io/managed-by=remit",
+            "-o",
+            "name",
+        ]);
         assert_eq!(generated, "");
         let definitions = cluster.kubectl(&["get", "crd", "-o", "name"]);
-        assert!(definitions.contains("aiworkloads.remit.dev") && definitions.contains("scopeceilings.remit.dev"), "Helm keeps the definitions");
+        assert!(
+            definitions.contains("aiworkloads.remit.dev") && definitions.contains("scopeceilings.remit.dev"),
+            "Helm keeps the definitions"
+        );
         // The AIWorkload is data now, and goes at once, with or without its namespace.
         cluster.kubectl(&["delete", "aiw", "-n", &ns.name, "idle", "--timeout=20s"]);
         cluster.kubectl(&["delete", "namespace", &ns.name, "--timeout=60s"]);

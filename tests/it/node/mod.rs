@@ -170,7 +170,8 @@ impl Cluster {
         let chart = self.root.join("charts/remit");
         let chart = chart.to_str().expect("a path in UTF-8");
         let image = format!("image.repository={OPERATOR_IMAGE}");
-        let mut args = vec!["upgrade", "--install", "remit", chart, "-n", "remit-system", "--create-namespace", "--wait", "--timeout", "120s"];
+        let mut args =
+            vec!["upgrade", "--install", "remit", chart, "-n", "remit-system", "--create-namespace", "--wait", "--timeout", "120s"];
         args.extend(["--set", &image, "--set", "image.tag=dev", "--set", "image.pullPolicy=Never"]);
         args.extend(["--set", "lease.durationSeconds=5", "--set", "logging.level=debug"]);
         args.extend_from_slice(more);

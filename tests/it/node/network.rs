@@ -42,7 +42,9 @@ impl Shop {
         }
         // The positive control starts when names resolve and Services have endpoints.
         eventually("the servers answer by name", Duration::from_secs(30), || {
-            let wanted = [both("cache", &shop.support.name, 6379), both("orders", &shop.shop.name, 5432), both("ledger", &shop.finance.name, 8443)].concat();
+            let wanted =
+                [both("cache", &shop.support.name, 6379), both("orders", &shop.shop.name, 5432), both("ledger", &shop.finance.name, 8443)]
+                    .concat();
             (cluster().reached(&shop.support.name, "bot", &wanted).len() == wanted.len()).then_some(())
         });
         shop
@@ -222,7 +224,9 @@ fn a_service_that_moves_is_followed_within_two_seconds() {
     // Another target port of the same pods.
     let patch = r#"[{"op":"replace","path":"/spec/ports/0/targetPort","value":9999}]"#;
     cluster.kubectl(&["patch", "service", "orders", "-n", &shop.shop.name, "--type=json", "-p", patch]);
-    let (_, took) = eventually("the new target port is reached", Duration::from_secs(10), || (cluster.reached(ns, "bot", &orders).len() == 2).then_some(()));
+    let (_, took) = eventually("the new target port is reached", Duration::from_secs(10), || {
+        (cluster.reached(ns, "bot", &orders).len() == 2).then_some(())
+    });
     assert!(took < Duration::from_millis(2000 + 1500), "took {took:?} (a probe that comes too early waits up to 1.5 s)");
     let mut direct: Vec<String> = cluster.pod_addresses(&shop.shop.name, "orders").iter().map(|ip| address("line", ip, 15432)).collect();
     direct.sort();
@@ -261,7 +265,15 @@ fn deletion_keeps_denying_until_the_pods_are_gone_or_released() {
     eventually("gone with its pods", Duration::from_secs(15), || {
         (!cluster.run("kubectl", &["get", "aiw", "-n", ns, "support-bot"]).status.success()).then_some(())
     });
-    let left = cluster.kubectl(&["get", "networkpolicy,role,rolebinding,serviceaccount", "-A", "-o", "name", "-l", &format!("remit.dev/workload-namespace={ns}")]);
+    let left = cluster.kubectl(&[
+        "get",
+        "networkpolicy,role,rolebinding,serviceaccount",
+        "-A",
+        "-o",
+        "name",
+        "-l",
+        &format!("remit.dev/workload-namespace={ns}"),
+    ]);
     assert_eq!(left, "");
     cluster.kubectl(&["delete", "scopeceiling", ns]);
 }
@@ -288,7 +300,10 @@ fn observe_denies_nothing() {
     let (cluster, _installed) = installed();
     let shop = Shop::new();
     let ns = &shop.support.name;
-    cluster.apply(&(shop.ceiling().replace("unscopedPods: Allow", "unscopedPods: Isolate") + &shop.workload("").replace("mode: Enforce", "mode: Observe")));
+    cluster.apply(
+        &(shop.ceiling().replace("unscopedPods: Allow", "unscopedPods: Isolate")
+            + &shop.workload("").replace("mode: Enforce", "mode: Observe")),
+    );
     cluster.kubectl(&["wait", "-n", ns, "aiw", "support-bot", "--for=condition=Accepted", "--timeout=30s"]);
     let all = [shop.forbidden(), shop.declared()].concat();
     eventually("the isolation of unscoped pods leaves it out", Duration::from_secs(10), || {
