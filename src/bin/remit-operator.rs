@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use remit::operator::run::RunError;
-use remit::operator::{Config, run, uninstall};
+use remit::operator::{Config, run, selftest, uninstall};
 use tracing_subscriber::EnvFilter;
 
 /// Least privilege for AI services on Kubernetes: the operator.
@@ -26,6 +25,12 @@ enum Command {
     },
     /// Remove everything that Remit made, before the operator itself goes.
     Uninstall {
+        /// The configuration file.
+        #[arg(long, env = "REMIT_CONFIG", default_value = "/etc/remit/config.yaml")]
+        config: PathBuf,
+    },
+    /// Try from inside the cluster whether Remit works; changes nothing (`helm test`).
+    Selftest {
         /// The configuration file.
         #[arg(long, env = "REMIT_CONFIG", default_value = "/etc/remit/config.yaml")]
         config: PathBuf,
@@ -52,13 +57,12 @@ impl From<Exit> for ExitCode {
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
-    let (path, uninstalling) = match command {
+    let (path, task) = match &command {
         Command::Crds => return crds().into(),
-        Command::Run { config } => (config, false),
-        Command::Uninstall { config } => (config, true),
+        Command::Run { config } | Command::Uninstall { config } | Command::Selftest { config } => (config, &command),
     };
     log();
-    let config = match Config::read(&path) {
+    let config = match Config::read(path) {
         Ok(config) => config,
         Err(error) => {
             tracing::error!(error = %error, "configuration");
@@ -72,8 +76,13 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let ended: Result<(), RunError> =
-        runtime.block_on(async { if uninstalling { uninstall::uninstall(config).await } else { run::run(config).await } });
+    let ended = runtime.block_on(async {
+        match task {
+            Command::Uninstall { .. } => uninstall::uninstall(config).await.map_err(|error| error.to_string()),
+            Command::Selftest { .. } => selftest::selftest(config).await,
+            _ => run::run(config).await.map_err(|error| error.to_string()),
+        }
+    });
     // What still runs must not hold up the end.
     runtime.shutdown_background();
     match ended {

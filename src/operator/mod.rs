@@ -9,6 +9,7 @@ mod metrics;
 mod queue;
 mod reconcile;
 pub mod run;
+pub mod selftest;
 mod standing;
 mod status;
 pub mod uninstall;
