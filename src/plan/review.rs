@@ -155,7 +155,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
         }
         Change::Delete(old) => {
             if author != Author::Controller && old.spec.mode == api::Mode::Enforce {
-                review.release(old, "metadata.deletionTimestamp".to_owned());
+                review.release(old, "deletion".to_owned());
                 review.warnings.push(format!(
                     "the pods of {name} stay denied until they are gone; to set them free at once: kubectl annotate aiworkload {name} -n {namespace} {RELEASE_ANNOTATION}=true",
                     name = old.metadata.name.as_deref().unwrap_or_default(),
@@ -685,14 +685,14 @@ classes: [Internal, Restricted]";
         let cases = [
             (
                 kubernetes(json!({})),
-                vec!["get", "list", "watch"]
+                ["get", "list", "watch"]
                     .iter()
                     .map(|v| format!("dataSources[name=orders].kubernetes: {v} orders.shop.example.com in support"))
                     .collect(),
             ),
             (
                 kubernetes(json!({"resourceNames": ["a"]})),
-                vec!["get", "list", "watch"]
+                ["get", "list", "watch"]
                     .iter()
                     .map(|v| format!("dataSources[name=orders].kubernetes: {v} orders.shop.example.com a in support"))
                     .collect(),
@@ -887,7 +887,7 @@ classes: [Internal, Restricted]";
             ("widened selector", Change::Update { old: &labels(json!({"app": "bot", "x": "y"})), new: &enforce }, vec![]),
             ("moved selector", Change::Update { old: &enforce, new: &labels(json!({"app": "other"})) }, vec!["selector"]),
             ("identity and suspend", Change::Update { old: &enforce, new: &suspended }, vec![]),
-            ("delete Enforce", Change::Delete(&enforce), vec!["metadata.deletionTimestamp"]),
+            ("delete Enforce", Change::Delete(&enforce), vec!["deletion"]),
             ("delete Observe", Change::Delete(&observe), vec![]),
             ("annotate", Change::Update { old: &enforce, new: &annotated("true") }, vec!["metadata.annotations[remit.dev/release]"]),
             (
@@ -993,7 +993,7 @@ classes: [Internal, Restricted]";
         assert_eq!(
             lines,
             [
-                "metadata.deletionTimestamp: this sets pods free and needs \"release aiworkloads.remit.dev bot in namespace support\", which system:serviceaccount:support:ci does not hold; someone who holds it can do this, or an admin grants it: kubectl create role release-aiworkloads -n support --verb=release --resource=aiworkloads.remit.dev --resource-name=bot && kubectl create rolebinding release-aiworkloads -n support --role=release-aiworkloads --serviceaccount=support:ci"
+                "deletion: this sets pods free and needs \"release aiworkloads.remit.dev bot in namespace support\", which system:serviceaccount:support:ci does not hold; someone who holds it can do this, or an admin grants it: kubectl create role release-aiworkloads -n support --verb=release --resource=aiworkloads.remit.dev --resource-name=bot && kubectl create rolebinding release-aiworkloads -n support --role=release-aiworkloads --serviceaccount=support:ci"
             ]
         );
     }

@@ -14,7 +14,8 @@ use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::ApiResource;
 
 use crate::api::{ENROLLED_LABEL, ScopeCeiling};
-use crate::plan::{Question, ceiling};
+use crate::cluster::facts;
+use crate::plan::Question;
 use crate::scope::{Ceiling, Ceilings};
 
 /// Questions asked at the same time.
@@ -74,25 +75,11 @@ impl Cluster for ApiServer {
     }
 }
 
-/// The ceilings whose selector matches these labels. One that cannot be read is over every namespace and allows nothing.
+/// The ceilings whose selector matches these labels. One that cannot be read counts as it does in every reconcile: it allows nothing.
 fn over(labels: &BTreeMap<String, String>, objects: Vec<DynamicObject>) -> Ceilings {
-    let mut all: Vec<Ceiling> = objects
-        .into_iter()
-        .filter_map(|object| {
-            let name = object.metadata.name.clone().unwrap_or_default();
-            match object.try_parse::<ScopeCeiling>().ok().and_then(|object| ceiling(&object).ok()) {
-                Some((selector, ceiling)) => selector.matches(labels).then_some(ceiling),
-                None => Some(Ceiling {
-                    name,
-                    isolate_unscoped: true,
-                    hosts: Vec::new(),
-                    services: Vec::new(),
-                    kubernetes: Vec::new(),
-                    classes: BTreeSet::new(),
-                }),
-            }
-        })
-        .collect();
+    let facts = objects.into_iter().map(|object| facts::ceiling(object).1);
+    let mut all: Vec<Ceiling> =
+        facts.filter(|fact| fact.namespaces.as_ref().is_none_or(|selector| selector.matches(labels))).map(|fact| fact.ceiling).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ceilings(all)
 }
@@ -134,16 +121,18 @@ mod tests {
             )
             .unwrap()
         };
+        let invalid = |name: &str, team: &str| {
+            let hosts = json!([{"name": "a", "host": "10.0.0.1", "ports": [1]}]);
+            object(name, json!({"namespaceSelector": {"matchLabels": {"team": team}}, "hosts": hosts}))
+        };
         let labels = [("team".to_owned(), "ai".to_owned())].into();
         let objects = vec![
             object("unreadable", json!({"namespaceSelector": 3})),
             object("all", json!({"namespaceSelector": {}})),
             object("team", json!({"namespaceSelector": {"matchLabels": {"team": "ai"}}})),
             object("other", json!({"namespaceSelector": {"matchLabels": {"team": "web"}}})),
-            object(
-                "invalid",
-                json!({"namespaceSelector": {"matchLabels": {"team": "web"}}, "hosts": [{"name": "a", "host": "10.0.0.1", "ports": [1]}]}),
-            ),
+            invalid("invalid", "ai"),
+            invalid("invalid elsewhere", "web"),
         ];
         let names: Vec<String> = over(&labels, objects).0.into_iter().map(|c| c.name).collect();
         assert_eq!(names, ["all", "invalid", "team", "unreadable"]);

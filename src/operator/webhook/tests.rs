@@ -341,3 +341,263 @@ async fn a_rotation_refuses_nobody_who_holds_the_published_bundle() {
     write_all(&mut open, b"{").await.unwrap();
     assert!(answer(&mut open).await.starts_with("HTTP/1.1 400"), "open connections stay");
 }
+
+/// A real API server calls the webhook, as `make cluster-api` offers one: `KUBECONFIG=… cargo test --lib webhook -- --ignored`.
+mod real {
+    use super::*;
+    use crate::api::{AIWorkload, ScopeCeiling, definitions};
+    use crate::operator::webhook::{Readiness, access::ApiServer, keeper::Keeper, recorder};
+    use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+    use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+    use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role};
+    use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+    use kube::{Client, Resource};
+    use serde::de::DeserializeOwned;
+
+    const NAMESPACE: &str = "webhook-test";
+
+    async fn user(name: &str) -> Client {
+        let mut config = kube::Config::infer().await.unwrap();
+        config.auth_info.impersonate = Some(name.to_owned());
+        config.auth_info.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
+        Client::try_from(config).unwrap()
+    }
+
+    async fn apply<K>(api: &Api<K>, object: Value)
+    where
+        K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+
+    /// Until it holds, or the test fails.
+    async fn until<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+        for _ in 0..150 {
+            if let Some(found) = holds().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("waited in vain: {what}")
+    }
+
+    fn refusal<T>(answer: Result<T, kube::Error>) -> String {
+        match answer {
+            Err(kube::Error::Api(status)) => {
+                println!("{} {}: {}\n", status.code, status.reason, status.message);
+                status.message.clone()
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("was let through"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs an API server in KUBECONFIG: make cluster-api"]
+    async fn an_api_server_refuses_what_the_webhook_refuses() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let admin = Client::try_default().await.unwrap();
+        let crds = Api::all(admin.clone());
+        for definition in definitions() {
+            apply::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>(
+                &crds,
+                serde_json::to_value(definition).unwrap(),
+            )
+            .await;
+        }
+        apply::<Namespace>(
+            &Api::all(admin.clone()),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"remit.dev/enrolled": "true"}}}),
+        )
+        .await;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(admin.clone());
+        let webhook = |name: &str, path: &str, policy: &str, rules: Value| {
+            json!({"name": name, "admissionReviewVersions": ["v1"], "failurePolicy": policy, "timeoutSeconds": 5,
+                "sideEffects": if path == "/scope" { "None" } else { "NoneOnDryRun" },
+                "clientConfig": {"url": format!("https://127.0.0.1:{port}{path}")}, "rules": rules,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
+                "matchConditions": [{"name": "ours", "expression": "request.namespace == 'webhook-test' || request.name.startsWith('webhook-test')"}]})
+        };
+        let rule = |group: &str, version: &str, resources: Value| json!([{"apiGroups": [group], "apiVersions": [version], "resources": resources, "operations": ["CREATE", "UPDATE", "DELETE"]}]);
+        let kept = [
+            (
+                "webhook-test-scope",
+                webhook("scope.test.remit.dev", "/scope", "Fail", rule("remit.dev", "v1alpha1", json!(["aiworkloads", "scopeceilings"]))),
+            ),
+            (
+                "webhook-test-record",
+                webhook(
+                    "record.test.remit.dev",
+                    "/record",
+                    "Ignore",
+                    rule("rbac.authorization.k8s.io", "v1", json!(["roles", "rolebindings"])),
+                ),
+            ),
+        ];
+        for (name, webhook) in kept.clone() {
+            let _ = configurations.delete(name, &DeleteParams::default()).await;
+            apply(&configurations, json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": [webhook]})).await;
+        }
+        let secrets: Api<Secret> = Api::namespaced(admin.clone(), NAMESPACE);
+        let _ = secrets.delete("remit-webhook-tls", &DeleteParams::default()).await;
+
+        let config: Config =
+            serde_json::from_value(json!({"namespace": NAMESPACE, "webhook": {"configurations": kept.clone().map(|k| k.0)},
+            "appliers": ["applier"]}))
+            .unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let Readiness(certificates) = Readiness::default();
+        let metrics = Metrics::default();
+        // Two replicas agree on one certificate.
+        let mut parts = tokio::task::JoinSet::new();
+        for certificates in [certificates.clone(), Certificates::default()] {
+            parts.spawn(Keeper::new(admin.clone(), &config, certificates, metrics.clone()).named(&["127.0.0.1"]).run(stopped.clone()));
+        }
+        let (here, there) = (Writers::default(), Writers::default());
+        let (recorder, queue) = Recorder::new(here.clone());
+        let (_other, other_queue) = Recorder::new(there.clone());
+        parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), here.clone(), queue, stopped.clone()));
+        parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), there.clone(), other_queue, stopped.clone()));
+        let handler = Handler { authors: Authors::new(&config), cluster: ApiServer::new(admin.clone()), recorder, metrics };
+        parts.spawn(server::serve(listener, server::tls(certificates.clone()).unwrap(), Arc::new(handler), stopped));
+        until("a certificate is served", async || certificates.current()).await;
+
+        // dana may write AIWorkloads, read orders, and no Secret; she does not hold release.
+        let rbac = "rbac.authorization.k8s.io/v1";
+        apply::<ClusterRole>(&Api::all(admin.clone()), json!({"apiVersion": rbac, "kind": "ClusterRole", "metadata": {"name": NAMESPACE}, "rules": [
+            {"apiGroups": ["remit.dev"], "resources": ["aiworkloads", "scopeceilings"], "verbs": ["create", "get", "patch", "update", "delete"]},
+            {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}]})).await;
+        apply::<ClusterRoleBinding>(
+            &Api::all(admin.clone()),
+            json!({"apiVersion": rbac, "kind": "ClusterRoleBinding", "metadata": {"name": NAMESPACE},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAMESPACE},
+            "subjects": (["dana", "applier"].map(|u| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": u})))}),
+        )
+        .await;
+        let bots = async |name: &str| Api::<AIWorkload>::namespaced(user(name).await, NAMESPACE);
+        let (admins, danas, appliers) =
+            (Api::<AIWorkload>::namespaced(admin.clone(), NAMESPACE), bots("dana").await, bots("applier").await);
+        let bot = |sources: Value| -> AIWorkload {
+            let mut bot = workload(json!({}), spec(sources));
+            bot["metadata"]["namespace"] = json!(NAMESPACE);
+            serde_json::from_value(bot).unwrap()
+        };
+        let create = async |api: &Api<AIWorkload>, sources: Value| {
+            api.create(&PostParams { dry_run: true, ..PostParams::default() }, &bot(sources)).await
+        };
+        let kubernetes =
+            |resource: &str| json!([{"name": "k", "type": "Kubernetes", "kubernetes": {"apiGroups": [""], "resources": [resource]}}]);
+        // The API server learns of a caBundle a moment after it was written.
+        until("the API server trusts the webhook", async || create(&danas, json!([])).await.ok()).await;
+
+        let text = refusal(create(&danas, secret()).await);
+        assert!(
+            text.contains("scope.test.remit.dev")
+                && text.contains("get secrets thing in namespace webhook-test\", which dana does not hold"),
+            "{text}"
+        );
+        create(&admins, secret()).await.expect("positive control");
+        let text = refusal(create(&danas, kubernetes("secrets")).await);
+        assert!(text.contains("never granted by Remit") && text.contains("which nobody can grant"), "{text}");
+        refusal(create(&admins, kubernetes("secrets")).await);
+        create(&danas, kubernetes("configmaps")).await.expect("what dana holds she may declare");
+        refusal(create(&danas, kubernetes("endpoints")).await);
+        refusal(create(&appliers, kubernetes("configmaps")).await);
+        let outside = json!([{"name": "h", "type": "Host", "access": "ReadWrite", "host": {"name": "help.example.com", "port": 443}}]);
+        refusal(create(&danas, outside.clone()).await);
+        let ceilings: Api<ScopeCeiling> = Api::all(admin.clone());
+        let ceiling = |host: &str| {
+            json!({"apiVersion": "remit.dev/v1alpha1", "kind": "ScopeCeiling", "metadata": {"name": NAMESPACE}, "spec": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}, "classes": ["Restricted"],
+            "hosts": [{"name": "h", "host": host, "ports": [443]}], "kubernetes": [{"name": "k", "apiGroups": [""], "resources": ["configmaps"]}]}})
+        };
+        apply(&ceilings, ceiling("help.example.com")).await;
+        create(&danas, outside.clone()).await.expect("allowed");
+        create(&appliers, kubernetes("configmaps")).await.expect("allowed");
+        apply(&ceilings, ceiling("other.example.com")).await;
+        refusal(create(&danas, outside).await);
+
+        // Held, then freed only with release.
+        let _ = admins.delete("bot", &DeleteParams::default()).await;
+        danas.create(&PostParams::default(), &bot(json!([]))).await.unwrap();
+        let patch = async |api: &Api<AIWorkload>, patch: Value| api.patch("bot", &PatchParams::default(), &Patch::Merge(patch)).await;
+        for freeing in [
+            json!({"spec": {"mode": "Observe"}}),
+            json!({"spec": {"selector": {"matchLabels": {"app": "bot", "tier": "none"}}}}),
+            json!({"metadata": {"annotations": {RELEASE_ANNOTATION: "now"}}}),
+            json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "x"}]}}),
+        ] {
+            assert!(refusal(patch(&danas, freeing).await).contains("release aiworkloads.remit.dev bot"));
+        }
+        patch(&danas, json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["remit.dev/deny-until-gone"]}, "spec": {"suspend": true}}))
+            .await
+            .unwrap();
+        assert!(refusal(danas.delete("bot", &DeleteParams::default()).await).contains("release aiworkloads.remit.dev bot"));
+        admins.delete("bot", &DeleteParams::default()).await.unwrap();
+        assert!(refusal(patch(&danas, json!({"metadata": {"finalizers": null}})).await).contains("metadata.finalizers"));
+        patch(&admins, json!({"metadata": {"finalizers": null}})).await.unwrap();
+
+        // Both replicas know who wrote a Role; a dry run is nothing.
+        let roles: Api<Role> = Api::namespaced(admin.clone(), NAMESPACE);
+        let _ = roles.delete("noted", &DeleteParams::default()).await;
+        let role: Role = serde_json::from_value(json!({"metadata": {"name": "noted"}, "rules": []})).unwrap();
+        roles
+            .create(
+                &PostParams { dry_run: true, ..PostParams::default() },
+                &Role { metadata: kube::api::ObjectMeta { name: Some("dry".into()), ..Default::default() }, ..role.clone() },
+            )
+            .await
+            .unwrap();
+        roles.create(&PostParams::default(), &role).await.unwrap();
+        let key = |name: &str| ObjectKey { kind: Kind::Role, object: ObjectName::new(NAMESPACE, name) };
+        let writer = until("the other replica knows", async || there.last(&key("noted"))).await;
+        println!("recorded: {writer:?}");
+        assert_eq!(there.last(&key("dry")), None);
+        assert_eq!(Some(writer.user), here.last(&key("noted")).map(|w| w.user));
+
+        // A Secret that somebody deletes and a caBundle that somebody empties come back, the Secret as it was.
+        let before = secrets.get("remit-webhook-tls").await.unwrap();
+        secrets.delete("remit-webhook-tls", &DeleteParams::default()).await.unwrap();
+        let emptied = json!({"webhooks": [{"name": "scope.test.remit.dev", "clientConfig": {"caBundle": null}}]});
+        configurations.patch("webhook-test-scope", &PatchParams::default(), &Patch::Strategic(emptied)).await.unwrap();
+        let trusted = async || {
+            let held = configurations.get("webhook-test-scope").await.ok()?;
+            held.webhooks.into_iter().flatten().next()?.client_config.ca_bundle
+        };
+        until("the caBundle comes back", trusted).await;
+        let after = until("the Secret comes back", async || secrets.get_opt("remit-webhook-tls").await.ok().flatten()).await;
+        assert!(before.data == after.data && before.metadata.uid != after.metadata.uid);
+        until("the API server trusts the webhook still", async || create(&danas, json!([])).await.ok()).await;
+        let held = configurations.get("webhook-test-scope").await.unwrap();
+        let owned: Vec<String> = held
+            .metadata
+            .managed_fields
+            .into_iter()
+            .flatten()
+            .filter(|m| m.manager.as_deref() == Some("remit-ca"))
+            .map(|m| format!("{:?}", m.fields_v1))
+            .collect();
+        println!("remit-ca owns {owned:?}");
+        assert!(owned.len() == 1 && !owned[0].contains("failurePolicy") && !owned[0].contains("rules"));
+
+        stop.send(true).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), async { while parts.join_next().await.is_some() {} }).await.expect("all parts end");
+        // Nobody answers: closed for spec changes.
+        let text = refusal(create(&admins, json!([])).await);
+        assert!(text.contains("failed calling webhook"), "{text}");
+        for (name, _) in kept {
+            configurations.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        ceilings.delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
+        Api::<ClusterRoleBinding>::all(admin.clone()).delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
+        Api::<ClusterRole>::all(admin.clone()).delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
+        let maps: Api<ConfigMap> = Api::namespaced(admin.clone(), NAMESPACE);
+        println!("{:?}", maps.get("remit-recorded-writes").await.unwrap().data);
+        // (An API tier without controllers leaves it Terminating.)
+        Api::<Namespace>::all(admin).delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
+    }
+}
