@@ -2,7 +2,8 @@
 //!
 //! In: watch events, already projected. Out: what changed, by content: an event that leaves the projection as it was is no change.
 //! A relist replaces the whole at once, and never empties the cache in between. Own writes are put in directly (`put`), so that
-//! the next decision does not rest on a state before them; an older event that arrives later is passed over.
+//! the next decision does not rest on a state before them; an older event that arrives later is passed over, and so is the answer to a
+//! write that arrives after the event of the object's end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,16 +28,21 @@ pub struct Change<K, V> {
     pub new: Option<Arc<V>>,
 }
 
+/// So many ends are remembered: an answer is overtaken by few events.
+const ENDS: usize = 1000;
+
 #[derive(Debug)]
 pub struct Table<K, V> {
     entries: BTreeMap<K, Arc<V>>,
     incoming: BTreeMap<K, Arc<V>>,
+    /// The versions with which objects ended, lately.
+    ended: BTreeMap<K, u64>,
     ready: bool,
 }
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), ready: false }
+        Self { entries: BTreeMap::new(), incoming: BTreeMap::new(), ended: BTreeMap::new(), ready: false }
     }
 }
 
@@ -87,14 +93,34 @@ impl<K: Ord + Clone, V: Projection> Table<K, V> {
             Event::Delete((key, value)) => match self.entries.get(&key) {
                 // Of an earlier object of that name.
                 Some(known) if known.version() > value.version() => Vec::new(),
-                _ => self.remove(&key).into_iter().collect(),
+                _ => {
+                    let change = self.remove(&key);
+                    self.end(key, value.version());
+                    change.into_iter().collect()
+                }
             },
+        }
+    }
+
+    fn end(&mut self, key: K, version: u64) {
+        if version > 0 {
+            self.ended.insert(key, version);
+        }
+        if self.ended.len() > ENDS {
+            let mut versions: Vec<u64> = self.ended.values().copied().collect();
+            versions.sort_unstable();
+            let middle = versions[versions.len() / 2];
+            self.ended.retain(|_, version| *version > middle);
         }
     }
 
     /// The entry as it is now.
     pub fn put(&mut self, key: K, value: V) -> Option<Change<K, V>> {
         if self.entries.get(&key).is_some_and(|old| old.version() > value.version()) {
+            return None;
+        }
+        // The answer to a write that ended an object (the last finalizer) bears the same version as that end.
+        if value.version() > 0 && self.ended.get(&key).is_some_and(|end| *end >= value.version()) {
             return None;
         }
         let new = Arc::new(value);
@@ -143,6 +169,23 @@ mod tests {
         assert_eq!(table.get(&1).map(|row| row.1), Some("b"));
         assert_eq!(names(&table.handle(Event::Delete((1, Row(2, "a"))))), []);
         assert_eq!(names(&table.handle(Event::Delete((1, Row(4, "b"))))), [(1, true, false)]);
+    }
+
+    #[test]
+    fn an_answer_that_arrives_after_the_end_brings_nothing_back() {
+        let mut table = Table::default();
+        table.put(1, Row(1, "a"));
+        assert_eq!(names(&table.handle(Event::Delete((1, Row(4, "a"))))), [(1, true, false)]);
+        // The answers to two writes: one from before the end, and the one that was the end.
+        assert!(table.put(1, Row(3, "b")).is_none() && table.put(1, Row(4, "b")).is_none());
+        assert!(table.get(&1).is_none());
+        // A new object of that name.
+        assert!(table.put(1, Row(5, "c")).is_some());
+        let mut many: Table<u32, Row> = Table::default();
+        for n in 0..3000 {
+            many.handle(Event::Delete((n, Row(u64::from(n) + 1, "a"))));
+        }
+        assert!(many.ended.len() <= ENDS && many.ended.contains_key(&2999), "the last ones are remembered");
     }
 
     #[test]
