@@ -30,16 +30,16 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
     let plan = vec![ManagedObject::NetworkPolicy(policy)];
     // In a namespace that is going, what is gone cannot be made again.
     let there = plan.iter().any(|object| gathered.live.contains_key(&object.key()));
+    let mut failed = false;
     if !gathered.terminating || there {
         let memory = r.memory(&key);
         let report = cluster::apply::apply(&r.hands, &gathered.name, &plan, &gathered.live, &memory.known).await;
-        let failures = r.applied(key, &workload.object, plan, memory, report).await;
-        if !failures.is_empty() && !gathered.terminating {
-            return Next::Retry;
-        }
+        failed = !r.applied(key, &workload.object, plan, memory, report).await.is_empty() && !gathered.terminating;
     }
     match r.hands.any_pod(&gathered.name.namespace, &selector).await {
+        // Also where the policy could not be written (its name may be taken): there is nobody to deny anything.
         Ok(false) => let_go(r, gathered).await,
+        Ok(true) if failed => Next::Retry,
         Ok(true) => {
             let waiting = format!(
                 "Being deleted, while pods that it selects still run: they reach nothing until they are gone or annotation {} is set",
