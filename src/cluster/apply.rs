@@ -80,7 +80,13 @@ fn denies(kind: Kind) -> bool {
 }
 
 /// Makes the cluster hold exactly this plan of one workload.
-pub async fn apply(hands: &Hands, workload: &ObjectName, plan: &[ManagedObject], live: &BTreeMap<ObjectKey, Arc<Live>>, known: &Known) -> Report {
+pub async fn apply(
+    hands: &Hands,
+    workload: &ObjectName,
+    plan: &[ManagedObject],
+    live: &BTreeMap<ObjectKey, Arc<Live>>,
+    known: &Known,
+) -> Report {
     let mut report = Report::default();
     let of = |kind: Kind| plan.iter().filter(move |object| object.kind() == kind);
     for kind in Kind::ALL.into_iter().filter(|k| denies(*k)) {
@@ -283,7 +289,9 @@ fn within(rule: &PolicyRule, wider: &PolicyRule) -> bool {
     let names = match &wider.resource_names {
         None => true,
         Some(names) if names.is_empty() => true,
-        Some(_) => rule.resource_names.as_ref().is_some_and(|names| !names.is_empty()) && subset(&rule.resource_names, &wider.resource_names),
+        Some(_) => {
+            rule.resource_names.as_ref().is_some_and(|names| !names.is_empty()) && subset(&rule.resource_names, &wider.resource_names)
+        }
     };
     names
         && subset(&rule.api_groups, &wider.api_groups)
@@ -313,7 +321,8 @@ mod tests {
     #[test]
     fn an_update_keeps_what_others_keep_and_nothing_else() {
         let object = |value| ManagedObject::ServiceAccount(serde_json::from_value(value).unwrap());
-        let planned = object(json!({"metadata": {"namespace": "a", "name": "s", "labels": {"ours": "1"}}, "automountServiceAccountToken": false}));
+        let planned =
+            object(json!({"metadata": {"namespace": "a", "name": "s", "labels": {"ours": "1"}}, "automountServiceAccountToken": false}));
         let live = object(json!({
             "metadata": {"namespace": "a", "name": "s", "resourceVersion": "7", "uid": "u", "labels": {"ours": "2", "theirs": "3"},
                          "annotations": {"cloud": "role"}, "finalizers": ["evil/x"], "ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x"}]},

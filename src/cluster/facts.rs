@@ -193,8 +193,7 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
         Ok((namespaces, ceiling)) => CeilingFact { namespaces: Some(namespaces), ceiling, errors: Vec::new() },
         Err(errors) => {
             let isolate = spec.unscoped_pods == api::UnscopedPods::Isolate;
-            let bare =
-                ScopeCeilingSpec { hosts: Vec::new(), services: Vec::new(), kubernetes: Vec::new(), classes: Vec::new(), ..spec };
+            let bare = ScopeCeilingSpec { hosts: Vec::new(), services: Vec::new(), kubernetes: Vec::new(), classes: Vec::new(), ..spec };
             let namespaces = plan::ceiling(&ScopeCeiling { metadata, spec: bare }).ok().map(|(namespaces, _)| namespaces);
             CeilingFact { namespaces, ceiling: nothing(isolate), errors: errors.iter().map(ToString::to_string).collect() }
         }

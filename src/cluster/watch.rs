@@ -61,13 +61,7 @@ fn dynamic<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject>
     Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 
-fn managed<K>(
-    client: &Client,
-    world: &SharedWorld,
-    notify: &Notify,
-    kind: Kind,
-    wrap: fn(K) -> ManagedObject,
-) -> BoxFuture<'static, ()>
+fn managed<K>(client: &Client, world: &SharedWorld, notify: &Notify, kind: Kind, wrap: fn(K) -> ManagedObject) -> BoxFuture<'static, ()>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
 {

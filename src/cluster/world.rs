@@ -209,11 +209,7 @@ impl World {
         keys
     }
 
-    fn objects_changed(
-        &mut self,
-        kind: crate::plan::Kind,
-        changes: impl IntoIterator<Item = Change<ObjectName, Live>>,
-    ) -> BTreeSet<Key> {
+    fn objects_changed(&mut self, kind: crate::plan::Kind, changes: impl IntoIterator<Item = Change<ObjectName, Live>>) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
         for Change { key, old, new } in changes {
             let object = ObjectKey { kind, object: key };

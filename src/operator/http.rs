@@ -64,9 +64,7 @@ fn answer(answers: &Answers, request: &Request<Incoming>) -> Response<Full<Bytes
             missing if missing.is_empty() => (StatusCode::OK, "text/plain", "ok".to_owned()),
             missing => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("waiting for: {}", missing.join(", "))),
         },
-        (&Method::GET, "/metrics") => {
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", (answers.metrics)())
-        }
+        (&Method::GET, "/metrics") => (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", (answers.metrics)()),
         (_, "/healthz" | "/readyz" | "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new()),
         _ => (StatusCode::NOT_FOUND, "text/plain", String::new()),
     };

@@ -59,8 +59,7 @@ pub enum Next {
 /// Step 3's result: what the cluster should hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
-    /// None: what is there stays, whatever it is.
-    pub objects: Option<Vec<ManagedObject>>,
+    pub objects: Vec<ManagedObject>,
     pub digest: Option<String>,
     pub refusals: Vec<Refusal>,
 }
@@ -117,7 +116,6 @@ impl Reconciler {
         if let Some(wait) = self.too_soon(&planned, &gathered.live, &memory) {
             return Next::After(wait);
         }
-        let mut failures = Vec::new();
         if matches!(standing, Standing::Enforce(_)) {
             if let Err(failure) = self.hold_finalizer(&workload.object).await {
                 tracing::warn!(workload = %name, error = failure, "could not add the finalizer");
@@ -125,11 +123,9 @@ impl Reconciler {
                 return Next::Retry;
             }
         }
-        let objects = planned.objects.as_ref().map_or(0, Vec::len);
-        if let Some(plan) = planned.objects {
-            let report = cluster::apply::apply(&self.hands, name, &plan, &gathered.live, &memory.known).await;
-            failures = self.applied(key, &workload.object, plan, memory, report).await;
-        }
+        let objects = planned.objects.len();
+        let report = cluster::apply::apply(&self.hands, name, &planned.objects, &gathered.live, &memory.known).await;
+        let failures = self.applied(key, &workload.object, planned.objects, memory, report).await;
         let outcome = Outcome {
             generation: workload.object.metadata.generation,
             digest: planned.digest,
@@ -169,7 +165,7 @@ impl Reconciler {
     /// Whether what is to be repaired was repaired a moment ago.
     fn too_soon(&self, planned: &Planned, live: &BTreeMap<ObjectKey, Arc<Live>>, memory: &Memory) -> Option<Duration> {
         let since = memory.repaired?.elapsed();
-        let tampered = planned.objects.iter().flatten().any(|object| {
+        let tampered = planned.objects.iter().any(|object| {
             let key = object.key();
             memory.plan.get(&key) == Some(object) && live.get(&key).is_none_or(|live| !plan::differences(object, &live.object).is_empty())
         });
@@ -186,22 +182,15 @@ impl Reconciler {
     }
 
     /// Remembers what an apply left, and reports what it had to revert.
-    pub async fn applied(
-        &self,
-        key: Key,
-        workload: &AIWorkload,
-        plan: Vec<ManagedObject>,
-        before: Memory,
-        report: Report,
-    ) -> Vec<Failure> {
+    pub async fn applied(&self, key: Key, workload: &AIWorkload, plan: Vec<ManagedObject>, before: Memory, report: Report) -> Vec<Failure> {
         let Report { changes, failures, held } = report;
         let about = workload.object_ref(&());
         let repaired = self.reverted(&about, &plan, &before, &changes).await;
-        // What could not be written this time was held as it was planned before, and is ours still.
+        // What could not be written this time is ours still; where its plan did not change, it is still tampered with.
         let mut known = held;
         let failed = |key: &ObjectKey| failures.iter().any(|f| f.key == *key);
-        let now = plan.into_iter().map(|object| (object.key(), object)).filter(|(key, _)| !failed(key) && known.contains_key(key));
-        let plan = before.plan.into_iter().filter(|(key, _)| failed(key)).chain(now.collect::<Vec<_>>()).collect();
+        let kept = |object: &ManagedObject| known.contains_key(&object.key()) || before.plan.get(&object.key()) == Some(object);
+        let plan = plan.into_iter().filter(kept).map(|object| (object.key(), object)).collect();
         known.extend(before.known.into_iter().filter(|(key, _)| failed(key)));
         self.count(&failures);
         self.remember(key, Some(Memory { plan, known, repaired: if repaired { Some(Instant::now()) } else { before.repaired } }));
@@ -281,19 +270,20 @@ pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing
         Standing::Enforce(scope) | Standing::Observe(scope) => {
             let uid = workload.object.metadata.uid.as_deref();
             let plan::Plan { scope: _, digest, objects, refusals } = plan::compile(scope, uid, &gathered.ceilings, &gathered.facts);
-            Planned { objects: Some(objects), digest: Some(digest), refusals }
+            Planned { objects, digest: Some(digest), refusals }
         }
         Standing::Invalid(_) => {
             let before = workload.object.status.as_ref().and_then(|s| s.scope_digest.clone());
-            let last: Vec<ManagedObject> = if memory.plan.is_empty() {
-                gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).map(|(_, live)| deletion::planned(&live.object)).collect()
-            } else {
-                memory.plan.values().cloned().collect()
-            };
-            let objects = if workload.object.spec.suspend { Some(last.iter().map(deletion::denied).collect()) } else if memory.plan.is_empty() { None } else { Some(last) };
+            // What was last planned and held; of what we know no plan, what is there.
+            let live = gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name));
+            let mut last: BTreeMap<ObjectKey, ManagedObject> =
+                live.map(|(key, live)| (key.clone(), deletion::planned(&live.object))).collect();
+            last.extend(memory.plan.clone());
+            let suspended = workload.object.spec.suspend;
+            let objects = last.into_values().map(|object| if suspended { deletion::denied(&object) } else { object }).collect();
             Planned { objects, digest: before, refusals: Vec::new() }
         }
-        Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Some(Vec::new()), digest: None, refusals: Vec::new() },
+        Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Vec::new(), digest: None, refusals: Vec::new() },
     }
 }
 

@@ -96,12 +96,16 @@ fn accepted(outcome: &Outcome<'_>) -> Said {
         Standing::Conflict { older } => Said::new(
             false,
             "Conflict",
-            format!("AIWorkload {older} is older and could select the same pods: it governs, and this one generates nothing. Make the selectors exclude each other by a label"),
+            format!(
+                "AIWorkload {older} is older and could select the same pods: it governs, and this one generates nothing. Make the selectors exclude each other by a label"
+            ),
         ),
         Standing::Invalid(errors) => Said::new(false, "Invalid", list(errors)),
         Standing::Enforce(_) | Standing::Observe(_) => match outcome.refusals.first() {
             Some(first) => Said::new(false, first.reason.as_str(), list(outcome.refusals)),
-            None if outcome.suspended => Said::new(true, "Valid", "Suspended: every new connection is denied and every permission withdrawn"),
+            None if outcome.suspended => {
+                Said::new(true, "Valid", "Suspended: every new connection is denied and every permission withdrawn")
+            }
             None => Said::new(true, "Valid", "The scope is valid and within its ceilings"),
         },
     }
@@ -113,7 +117,7 @@ fn applied(outcome: &Outcome<'_>) -> Said {
         return Said::new(false, first.reason.as_str(), list(&messages));
     }
     match &outcome.standing {
-        Standing::Enforce(_) => Said::new(true, "Applied", format!("The plan's {} objects are in place", outcome.objects)),
+        Standing::Enforce(_) => Said::new(true, "Applied", format!("Every object of the plan is in place ({})", outcome.objects)),
         Standing::Observe(_) => Said::new(true, "Observed", "Nothing is written (mode: Observe)"),
         Standing::Invalid(_) => Said::new(false, "NotAccepted", "What was applied before stays until the AIWorkload is valid"),
         Standing::NotEnrolled | Standing::Conflict { older: _ } => Said::new(false, "NotAccepted", "Nothing is generated"),
@@ -160,16 +164,7 @@ mod tests {
     }
 
     fn outcome(standing: Standing<'_>) -> Outcome<'_> {
-        Outcome {
-            generation: Some(3),
-            standing,
-            digest: None,
-            suspended: false,
-            refusals: &[],
-            failures: &[],
-            objects: 2,
-            waiting: None,
-        }
+        Outcome { generation: Some(3), standing, digest: None, suspended: false, refusals: &[], failures: &[], objects: 2, waiting: None }
     }
 
     fn row(status: &AIWorkloadStatus) -> Vec<(String, String, String)> {
@@ -189,7 +184,12 @@ mod tests {
         let invalid = status(&outcome(Standing::Invalid(&errors)), None, now);
         assert_eq!(
             row(&invalid),
-            rows(&[("Accepted", "False", "Invalid"), ("Applied", "False", "NotAccepted"), ("Stalled", "True", "Invalid"), ("Ready", "False", "Invalid")])
+            rows(&[
+                ("Accepted", "False", "Invalid"),
+                ("Applied", "False", "NotAccepted"),
+                ("Stalled", "True", "Invalid"),
+                ("Ready", "False", "Invalid")
+            ])
         );
         let key = ObjectKey { kind: Kind::Role, object: ObjectName::new("a", "r") };
         let failures = [Failure { key, reason: FailureReason::WriteFailed, message: "m".into() }];
@@ -197,7 +197,10 @@ mod tests {
         assert_eq!(row(&failed)[2], rows(&[("Reconciling", "True", "WriteFailed")])[0]);
         let missing = [Refusal { reason: RefusalReason::NotFound, path: "p".into(), message: "m".into() }];
         let missing = status(&Outcome { refusals: &missing, ..outcome(Standing::Enforce(&scope)) }, None, now);
-        assert_eq!(row(&missing)[0..3], rows(&[("Accepted", "False", "NotFound"), ("Applied", "True", "Applied"), ("Reconciling", "True", "NotFound")]));
+        assert_eq!(
+            row(&missing)[0..3],
+            rows(&[("Accepted", "False", "NotFound"), ("Applied", "True", "Applied"), ("Reconciling", "True", "NotFound")])
+        );
     }
 
     #[test]

@@ -34,7 +34,8 @@ impl Reconciler {
         }
         let policy = ManagedObject::NetworkPolicy(unscoped_policy(name, &gathered.observed));
         let untouched = live.is_some_and(|live| differences(&policy, &live.object).is_empty());
-        if let Some(since) = memory.repaired.map(|at| at.elapsed()).filter(|since| !untouched && *since < super::reconcile::REPAIR_INTERVAL) {
+        if let Some(since) = memory.repaired.map(|at| at.elapsed()).filter(|since| !untouched && *since < super::reconcile::REPAIR_INTERVAL)
+        {
             return Next::After(super::reconcile::REPAIR_INTERVAL - since);
         }
         cluster::apply::ensure(&self.hands, &policy, &memory.known, &mut report).await;

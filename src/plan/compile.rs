@@ -72,7 +72,7 @@ pub fn compile(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, facts: &Fa
             message: excess.message(),
         })
         .collect();
-    let mut objects = vec![network::policy(&scope, uid, ceilings, facts, &mut refusals)];
+    let mut objects = vec![network::policy(&scope, ceilings, facts, &mut refusals)];
     objects.extend(identity::service_account(&scope, uid));
     objects.extend(rbac::roles_and_bindings(&scope, uid));
     if scope.mode == Mode::Observe {

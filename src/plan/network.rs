@@ -26,7 +26,8 @@ pub(super) fn name(workload: &ObjectName) -> String {
     format!("remit-{}", workload.name)
 }
 
-pub(super) fn policy(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> ManagedObject {
+/// It has no owner: a foreground deletion of the AIWorkload would remove it before the pods are gone.
+pub(super) fn policy(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> ManagedObject {
     let mut egress = egress(scope, ceilings, facts, refusals);
     let mut ingress = ingress(scope);
     if scope.suspended {
@@ -34,7 +35,7 @@ pub(super) fn policy(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, fact
         ingress.clear();
     }
     ManagedObject::NetworkPolicy(NetworkPolicy {
-        metadata: metadata(&scope.workload, uid, &scope.workload.namespace, &name(&scope.workload)),
+        metadata: metadata(&scope.workload, None, &scope.workload.namespace, &name(&scope.workload)),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(label_selector(&scope.selector)),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
