@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/demo/story.sh
 
+failed=
 clear_away() {
   local selected namespace ours=()
   selected=$(tests/cluster/select.sh up)
@@ -29,7 +30,12 @@ clear_away() {
   fi
   if "$HELM" status remit -n remit-system >/dev/null 2>&1; then
     tell "uninstalling Remit"
-    quietly "$HELM" uninstall remit -n remit-system --wait --timeout 5m
+    if ! said=$("$HELM" uninstall remit -n remit-system --wait --timeout 5m 2>&1); then
+      failed=yes
+      tell "This failed, and the rest goes on: $said"
+      tell "Without what the chart does before it goes: helm uninstall remit -n remit-system --no-hooks"
+      return
+    fi
   fi
   quietly "$KUBECTL" delete namespace remit-system --ignore-not-found --timeout=120s
 }
@@ -51,3 +57,4 @@ if [ -n "$started" ] && [ "$started" = "${CLUSTER:-}" ]; then
   tests/cluster/select.sh down
 fi
 rm -rf target/demo
+[ -z "$failed" ]

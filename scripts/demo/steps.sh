@@ -158,12 +158,17 @@ reach() { kubectl -n support exec deploy/support-bot -- /demo reach "${targets[@
 # ---- 3
 
 install_remit() {
+  helm_install=(upgrade --install remit charts/remit -n remit-system --create-namespace -f scripts/demo/values.yaml --wait --timeout 3m)
+  if [ -n "${REMIT_IMAGE:-}" ]; then
+    helm_install+=(--set "image.repository=${REMIT_IMAGE%:*},image.tag=${REMIT_IMAGE##*:}")
+  else
+    # The tag is always the same: a new image of that name needs new pods.
+    helm_install+=(--set-string "podAnnotations.built=$(sha256sum target/images/operator.tar | cut -c1-12)")
+  fi
   tell "Remit is installed with Helm. The values also say the most that Remit itself may hand out on the Kubernetes API, and where: it could not grant more if it wanted to."
   run helm "${helm_install[@]}" || die "The chart could not be installed."
   run kubectl -n remit-system get pods
 }
-helm_install=(upgrade --install remit charts/remit -n remit-system --create-namespace -f scripts/demo/values.yaml --wait --timeout 3m)
-[ -z "${REMIT_IMAGE:-}" ] || helm_install+=(--set "image.repository=${REMIT_IMAGE%:*},image.tag=${REMIT_IMAGE##*:}")
 
 declare_the_scope() {
   tell "The administrator puts the namespace under Remit's care, and says what its teams may ask for at most (a ScopeCeiling):"
