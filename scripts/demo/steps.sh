@@ -18,6 +18,7 @@ bring_up_cluster() {
   local selected
   selected=$(tests/cluster/select.sh up)
   eval "$selected"
+  echo "$CLUSTER" >target/demo/cluster
   [ -n "$had" ] || echo "$CLUSTER" >target/demo/started-cluster
   ln -sfn "$(command -v "$KUBECTL")" target/demo/bin/kubectl
   ln -sfn "$(command -v "$HELM")" target/demo/bin/helm
@@ -48,15 +49,17 @@ build_images() {
   fi
 }
 
-# Our own namespaces of an earlier demo go; somebody else's of the same name are left alone.
+# What an earlier demo made goes; what is somebody else's is left alone.
 start_afresh() {
-  local namespace ours found=()
+  local namespace found=()
   for namespace in "${namespaces[@]}"; do
-    if ours=$(kubectl get namespace "$namespace" -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/part-of}' 2>/dev/null); then
-      [ "$ours" = remit-demo ] || die "This cluster has a namespace \`$namespace\` which is not the demo's: it is left alone, and the demo ends here."
-      found+=("$namespace")
-    fi
+    kubectl get namespace "$namespace" >/dev/null 2>&1 || continue
+    is_ours "$namespace" || die "This cluster has a namespace \`$namespace\` which is not the demo's: it is left alone, and the demo ends here."
+    found+=("$namespace")
   done
+  if helm status remit -n remit-system >/dev/null 2>&1 && ! is_ours remit-system; then
+    die "Remit is installed on this cluster, and not by the demo: it is left alone, and the demo ends here."
+  fi
   if [ ${#found[@]} -gt 0 ]; then
     tell "An earlier demo is cleared away first (Remit itself stays) ..."
     quietly kubectl delete namespace "${found[@]}" --timeout=120s
@@ -158,7 +161,7 @@ reach() { kubectl -n support exec deploy/support-bot -- /demo reach "${targets[@
 # ---- 3
 
 install_remit() {
-  helm_install=(upgrade --install remit charts/remit -n remit-system --create-namespace -f scripts/demo/values.yaml --wait --timeout 3m)
+  helm_install=(upgrade --install remit charts/remit -n remit-system -f scripts/demo/values.yaml --wait --timeout 3m)
   if [ -n "${REMIT_IMAGE:-}" ]; then
     helm_install+=(--set "image.repository=${REMIT_IMAGE%:*},image.tag=${REMIT_IMAGE##*:}")
   else
@@ -166,6 +169,7 @@ install_remit() {
     helm_install+=(--set-string "podAnnotations.built=$(sha256sum target/images/operator.tar | cut -c1-12)")
   fi
   tell "Remit is installed with Helm. The values also say the most that Remit itself may hand out on the Kubernetes API, and where: it could not grant more if it wanted to."
+  run kubectl apply -f scripts/demo/remit-system.yaml
   run helm "${helm_install[@]}" || die "The chart could not be installed."
   run kubectl -n remit-system get pods
 }

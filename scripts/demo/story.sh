@@ -76,3 +76,6 @@ since() {
 
 has() { grep -qF -- "$1" <<<"$said"; }
 has_not() { ! has "$1"; }
+
+# Whether a namespace was made by the demo.
+is_ours() { [ "$(kubectl get namespace "$1" -o 'jsonpath={.metadata.labels.app\.kubernetes\.io/part-of}' 2>/dev/null)" = remit-demo ]; }
