@@ -20,7 +20,7 @@ const WORKLOAD: &str = "
 apiVersion: remit.dev/v1alpha1
 kind: AIWorkload
 metadata: {name: idle, namespace: NS}
-spec: {selector: {matchLabels: {app: idle}}, mode: Enforce, dataSources: [{name: cache, type: Service, access: ReadWrite, service: {name: cache, port: 6379, protocol: TCP}}]}
+spec: {selector: {matchLabels: {app: idle}}, mode: Enforce, dataSources: [{name: prompts, type: ConfigMap, configMap: {name: prompts}}]}
 ";
 
 #[test]

@@ -31,8 +31,6 @@ pub struct Probe {
     pub ok: bool,
     #[serde(default)]
     pub answer: String,
-    #[serde(default)]
-    pub error: String,
 }
 
 /// Tests of the installed operator share it; those of installing have the cluster for themselves.
@@ -90,13 +88,6 @@ impl Cluster {
         self.ok("kubectl", args)
     }
 
-    /// What a command that must fail says.
-    pub fn refused(&self, program: &str, args: &[&str]) -> String {
-        let output = self.run(program, args);
-        assert!(!output.status.success(), "{program} {args:?} succeeded\n{}", text(&output.stdout));
-        text(&output.stderr)
-    }
-
     pub fn apply(&self, yaml: &str) {
         let output = self.apply_with(yaml, &[]);
         assert!(output.status.success(), "kubectl apply: {}\n{yaml}", text(&output.stderr));
@@ -123,7 +114,7 @@ impl Cluster {
 
     /// All targets at once, from inside the pod.
     pub fn probe(&self, namespace: &str, pod: &str, targets: &[String]) -> BTreeMap<String, Probe> {
-        let mut args = vec!["exec", "-n", namespace, pod, "--", "/probe", "batch", "--timeout", "1500ms"];
+        let mut args = vec!["exec", "-n", namespace, pod, "--", "probe", "batch", "--timeout", "1500ms"];
         args.extend(targets.iter().map(String::as_str));
         serde_json::from_str(&self.kubectl(&args)).expect("probe prints JSON")
     }
@@ -153,12 +144,6 @@ impl Cluster {
     pub fn pod_addresses(&self, namespace: &str, pod: &str) -> Vec<String> {
         let pod = self.json(&["get", "pod", "-n", namespace, pod]);
         pod["status"]["podIPs"].as_array().into_iter().flatten().filter_map(|a| a["ip"].as_str().map(str::to_owned)).collect()
-    }
-
-    /// The pod of a Deployment.
-    pub fn pod_of(&self, namespace: &str, app: &str) -> String {
-        let jsonpath = "jsonpath={.items[0].metadata.name}";
-        self.kubectl(&["get", "pod", "-n", namespace, "-l", &format!("app={app}"), "--field-selector=status.phase=Running", "-o", jsonpath])
     }
 
     pub fn wait_ready(&self, namespace: &str, workload: &str) {
@@ -238,7 +223,7 @@ spec:
   - name: main
     image: remit.test/probe:1
     imagePullPolicy: Never
-    command: [/probe, serve, --name, {app}, --tcp, '{target}', --tcp, '9999', --udp, '{target}']
+    command: [probe, serve, --name, {app}, --tcp, '{target}', --tcp, '9999', --udp, '{target}']
     ports: [{{name: main, containerPort: {target}}}, {{name: other, containerPort: 9999}}]
 ---
 apiVersion: v1
@@ -261,7 +246,7 @@ spec:
   terminationGracePeriodSeconds: 1
   automountServiceAccountToken: false
   containers:
-  - {{name: main, image: remit.test/probe:1, imagePullPolicy: Never, command: [/probe, serve, --name, {name}, --tcp, '8080', --tcp, '8081']}}
+  - {{name: main, image: remit.test/probe:1, imagePullPolicy: Never, command: [probe, serve, --name, {name}, --tcp, '8080', --tcp, '8081']}}
 ---
 "
     )
