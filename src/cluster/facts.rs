@@ -79,10 +79,7 @@ impl Projection for WorkloadFact {
         version(&self.object.metadata)
     }
     fn same(&self, other: &Self) -> bool {
-        let plain = |o: &AIWorkload| {
-            let ObjectMeta { name: _, namespace: _, resource_version: _, managed_fields: _, .. } = &o.metadata;
-            ObjectMeta { resource_version: None, managed_fields: None, ..o.metadata.clone() }
-        };
+        let plain = |o: &AIWorkload| ObjectMeta { resource_version: None, ..o.metadata.clone() };
         self.object.spec == other.object.spec && self.object.status == other.object.status && plain(&self.object) == plain(&other.object)
     }
 }

@@ -116,12 +116,12 @@ impl Reconciler {
         if let Some(wait) = self.too_soon(&planned, &gathered.live, &memory) {
             return Next::After(wait);
         }
-        if matches!(standing, Standing::Enforce(_)) {
-            if let Err(failure) = self.hold_finalizer(&workload.object).await {
-                tracing::warn!(workload = %name, error = failure, "could not add the finalizer");
-                self.metrics.failed("Finalizer");
-                return Next::Retry;
-            }
+        if matches!(standing, Standing::Enforce(_))
+            && let Err(failure) = self.hold_finalizer(&workload.object).await
+        {
+            tracing::warn!(workload = %name, error = failure, "could not add the finalizer");
+            self.metrics.failed("Finalizer");
+            return Next::Retry;
         }
         let objects = planned.objects.len();
         let report = cluster::apply::apply(&self.hands, name, &planned.objects, &gathered.live, &memory.known).await;
@@ -239,7 +239,6 @@ impl Reconciler {
 
     /// Writes the status if it is not so already. Returns whether it is so now.
     pub async fn say(&self, workload: &AIWorkload, outcome: &Outcome<'_>) -> bool {
-        // The finalizer may have been added a moment ago: what matters here is the status.
         let current = workload.status.as_ref();
         let wanted = status::status(outcome, current, Timestamp::now());
         if status::is_written(&wanted, current) {
@@ -255,10 +254,10 @@ impl Reconciler {
             }
         }
         let ready = |status: &api::AIWorkloadStatus| api::condition(&status.conditions, api::READY).cloned();
-        if let Some(now) = ready(&wanted).filter(|now| now.status != "True" && outcome.waiting.is_none()) {
-            if current.and_then(ready).is_none_or(|before| before.reason != now.reason) {
-                self.events.warn(&workload.object_ref(&()), None, &now.reason, "Reconcile", &now.message).await;
-            }
+        if let Some(now) = ready(&wanted).filter(|now| now.status != "True" && outcome.waiting.is_none())
+            && current.and_then(ready).is_none_or(|before| before.reason != now.reason)
+        {
+            self.events.warn(&workload.object_ref(&()), None, &now.reason, "Reconcile", &now.message).await;
         }
         true
     }

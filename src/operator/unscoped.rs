@@ -22,12 +22,12 @@ impl Reconciler {
         let mut report = Report::default();
         if !gathered.isolate {
             // Only what we made: anybody can put our label on a policy of that name.
-            if let Some(live) = live.filter(|live| live.applied_by_us && live.object.metadata().deletion_timestamp.is_none()) {
-                if let Err(error) = self.hands.delete(&object, live.object.metadata().uid.as_deref()).await {
-                    tracing::warn!(object = %object, error = error.message(), "could not remove the isolation");
-                    self.metrics.failed("WriteFailed");
-                    return Next::Retry;
-                }
+            if let Some(live) = live.filter(|live| live.applied_by_us && live.object.metadata().deletion_timestamp.is_none())
+                && let Err(error) = self.hands.delete(&object, live.object.metadata().uid.as_deref()).await
+            {
+                tracing::warn!(object = %object, error = error.message(), "could not remove the isolation");
+                self.metrics.failed("WriteFailed");
+                return Next::Retry;
             }
             self.remember(key, None);
             return Next::Change;
