@@ -165,10 +165,10 @@ fn source(path: &str, workload: &ObjectName, source: &api::DataSource, errors: &
     if write && matches!(target, Target::ConfigMap(_) | Target::Secret(_)) {
         errors.push(format!("{path}.access"), "a mounted ConfigMap or Secret is read-only; leave access out or declare Read");
     }
-    if let Target::ConfigMap(object) | Target::Secret(object) | Target::PersistentVolumeClaim { claim: object, .. } = &target {
-        if !is_subdomain(&object.name) {
-            errors.push(path, format!("`{}` is not a valid name", object.name));
-        }
+    if let Target::ConfigMap(object) | Target::Secret(object) | Target::PersistentVolumeClaim { claim: object, .. } = &target
+        && !is_subdomain(&object.name)
+    {
+        errors.push(path, format!("`{}` is not a valid name", object.name));
     }
     Some(Source { name: name.clone(), class: class.map_or(Class::Restricted, self::class), target })
 }
