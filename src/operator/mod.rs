@@ -3,8 +3,8 @@
 pub mod config;
 mod deletion;
 mod events;
-mod lease;
 mod http;
+mod lease;
 mod metrics;
 mod queue;
 mod reconcile;
