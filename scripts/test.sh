@@ -63,6 +63,7 @@ step "test cluster: fast tests" tests/cluster/selftest.sh fast
 step "chart" tests/chart/chart.sh
 
 step "API tier: up" bring_up api
+step "webhook, asked by a real API server" env KUBECONFIG="$PWD/target/cluster-api/kubeconfig" cargo test --locked --lib -- --ignored
 step "API tier" tests "without a node" --skip node::
 
 if [ "$node" = 1 ]; then

@@ -107,9 +107,6 @@ impl Reconciler {
         if gathered.terminating {
             return Next::Change;
         }
-        if let Some(wait) = self.successor_not_ready(&gathered, &standing) {
-            return Next::After(wait);
-        }
         let key = Key::Workload(name.clone());
         let memory = self.memory(&key);
         let planned = compile(&gathered, &workload, &standing, &memory);
@@ -146,20 +143,6 @@ impl Reconciler {
         let report = cluster::prune::remove_all(&self.hands, &gathered.name, &gathered.live).await;
         self.count(&report.failures);
         if report.failures.is_empty() { Next::Change } else { Next::Retry }
-    }
-
-    /// Before the loser of a conflict gives up its policy, the winner's must be there.
-    fn successor_not_ready(&self, gathered: &Gathered, standing: &Standing<'_>) -> Option<Duration> {
-        let Standing::Conflict { older } = standing else { return None };
-        if gathered.live.is_empty() {
-            return None;
-        }
-        let older = gather(&self.world.read(), &ObjectName::new(&gathered.name.namespace, *older));
-        let scope = older.workload.as_ref()?.scope.as_ref().ok()?;
-        let planned = plan::compile(scope, None, &older.ceilings, &older.facts).objects;
-        let policy = planned.iter().find_map(selector)?;
-        let held = older.live.values().filter_map(|live| selector(&live.object)).any(|held| held == policy);
-        (!held).then_some(Duration::from_millis(200))
     }
 
     /// Whether what is to be repaired was repaired a moment ago.
@@ -282,13 +265,12 @@ pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing
             let objects = last.into_values().map(|object| if suspended { deletion::denied(&object) } else { object }).collect();
             Planned { objects, digest: before, refusals: Vec::new() }
         }
+        // A policy that it held stays, emptied: whoever makes an older one overlap with it must not set its pods free by that.
+        Standing::Conflict { older: _ } if workload.object.spec.mode == api::Mode::Enforce => {
+            let live = gathered.live.iter().filter(|(key, _)| key.kind == plan::Kind::NetworkPolicy && key.may_be_of(&gathered.name));
+            let objects = live.map(|(_, live)| deletion::denied(&deletion::planned(&live.object))).collect();
+            Planned { objects, digest: None, refusals: Vec::new() }
+        }
         Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Vec::new(), digest: None, refusals: Vec::new() },
-    }
-}
-
-fn selector(object: &ManagedObject) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector> {
-    match object {
-        ManagedObject::NetworkPolicy(policy) => policy.spec.as_ref()?.pod_selector.as_ref(),
-        _ => None,
     }
 }

@@ -82,7 +82,7 @@ pub struct DnsFact {
 }
 
 impl DnsFact {
-    /// A DNS Service made of pods: those pods, on what stands behind port 53. None: it has no selector or no port 53.
+    /// A DNS Service made of pods: those pods, on what stands behind port 53 (OpenShift's listen elsewhere). None: it has no selector or no port 53.
     pub fn of(namespace: &str, service: &ServiceFact) -> Option<Self> {
         let ServiceFact { selector, ports, external_name } = service;
         let mut ports: Vec<_> = ports.iter().filter(|p| p.port == 53).map(|p| (p.transport, p.target.clone())).collect();

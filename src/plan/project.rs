@@ -89,12 +89,10 @@ pub fn service_cidr(range: &ServiceCIDR) -> Vec<IpNet> {
     range.spec.iter().flat_map(|s| s.cidrs.iter().flatten()).filter_map(|cidr| parse_block(cidr).ok()).collect()
 }
 
-/// A DNS Service made of pods: those pods, on what stands behind port 53 (OpenShift's listen elsewhere). None: it has no selector or no port 53.
+/// A DNS Service made of pods (see [`DnsFact::of`]).
 pub fn dns(service: &Service) -> Option<DnsFact> {
-    let (ObjectName { namespace, name: _ }, ServiceFact { selector, ports, external_name }) = self::service(service);
-    let mut ports: Vec<_> = ports.into_iter().filter(|p| p.port == 53).map(|p| (p.transport, p.target)).collect();
-    ports.sort();
-    (external_name.is_none() && !selector.is_empty() && !ports.is_empty()).then_some(DnsFact { namespace, selector, ports })
+    let (ObjectName { namespace, name: _ }, fact) = self::service(service);
+    DnsFact::of(&namespace, &fact)
 }
 
 fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {

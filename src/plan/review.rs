@@ -13,11 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{FieldError, ceiling, validate};
-use crate::api::{self, AIWorkload, AIWorkloadSpec, ENROLLED_LABEL, FINALIZER, GROUP, RELEASE_ANNOTATION, RELEASE_VERB, ScopeCeiling};
+use crate::api::{self, AIWorkload, ENROLLED_LABEL, FINALIZER, GROUP, RELEASE_ANNOTATION, RELEASE_VERB, ScopeCeiling};
 use crate::scope::{Ceilings, ObjectName, Permission, Scope, Source, Target, Verb, never_grantable};
 
-/// More permissions than this in one AIWorkload are refused before they are even listed.
-const MOST_PERMISSIONS: usize = 5_000;
 /// More questions than this for one change are refused rather than asked.
 const MOST_QUESTIONS: usize = 500;
 
@@ -142,6 +140,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
             if annotation(new).is_some() {
                 review.release(new, format!("metadata.annotations[{RELEASE_ANNOTATION}]"));
             }
+            review.left_out_of_isolation(None, new, circumstances);
             review.declared(None, new, circumstances);
         }
         Change::Update { old, new } => {
@@ -150,6 +149,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
             }
             if old.spec != new.spec {
                 review.freed_by_spec(old, new);
+                review.left_out_of_isolation(Some(old), new, circumstances);
                 review.declared(Some(old), new, circumstances);
             }
         }
@@ -219,14 +219,27 @@ impl Review {
         }
     }
 
+    /// Where unscoped pods are isolated, the pods of an Observe workload are left out of the isolation: naming them sets them free.
+    /// From Enforce to Observe is asked already.
+    fn left_out_of_isolation(&mut self, old: Option<&AIWorkload>, new: &AIWorkload, circumstances: Circumstances<'_>) {
+        if new.spec.mode != api::Mode::Observe || !circumstances.ceilings.isolate_unscoped() {
+            return;
+        }
+        let Some(old) = old else { return self.release(new, "mode".to_owned()) };
+        if old.spec.mode != api::Mode::Observe {
+            return;
+        }
+        let widened = match (validate(old), validate(new)) {
+            (Ok(old), Ok(new)) => !old.selector.covers(&new.selector),
+            _ => old.spec.selector != new.spec.selector,
+        };
+        if widened {
+            self.release(new, "selector".to_owned());
+        }
+    }
+
     fn declared(&mut self, old: Option<&AIWorkload>, new: &AIWorkload, circumstances: Circumstances<'_>) {
         let Circumstances { author, ceilings, enrolled: _ } = circumstances;
-        if permissions_named(&new.spec) > MOST_PERMISSIONS {
-            return self.refuse(
-                "dataSources",
-                format!("names more than {MOST_PERMISSIONS} Kubernetes permissions; declare fewer groups, resources and names"),
-            );
-        }
         let scope = match validate(new) {
             Ok(scope) => scope,
             Err(errors) => {
@@ -238,7 +251,6 @@ impl Review {
             }
         };
         let before = old
-            .filter(|old| permissions_named(&old.spec) <= MOST_PERMISSIONS)
             .and_then(|old| validate(old).ok())
             .filter(|before| before.selector.covers(&scope.selector) && before.account == scope.account);
         let added = added(before.as_ref(), &scope, true);
@@ -418,15 +430,6 @@ fn shell_word(text: &str) -> String {
 
 fn annotation(workload: &AIWorkload) -> Option<&String> {
     workload.metadata.annotations.as_ref()?.get(RELEASE_ANNOTATION)
-}
-
-/// How many permissions a spec names, without listing them.
-fn permissions_named(spec: &AIWorkloadSpec) -> usize {
-    let one = |k: &api::KubernetesSource| {
-        let api::KubernetesSource { api_groups, resources, resource_names, namespace: _ } = k;
-        [api_groups.len(), resources.len(), resource_names.len().max(1), Verb::ALL.len()].into_iter().fold(1, usize::saturating_mul)
-    };
-    spec.data_sources.iter().filter_map(|s| s.kubernetes.as_ref()).map(one).fold(0, usize::saturating_add)
 }
 
 /// The sources of `new` with what `old` declares taken out. A changed class counts as new only where the class matters.
@@ -759,7 +762,7 @@ classes: [Internal, Restricted]";
 
     #[test]
     fn everything_counts_as_added_when_the_pods_or_the_account_change() {
-        let open = ceilings(&[("open", OPEN)]);
+        let open = ceilings(&[("open", &format!("{OPEN}\nunscopedPods: Allow"))]);
         let sources = json!([kubernetes(json!({})), object("s", "Secret", "secret")]);
         let old = workload(
             json!({}),
@@ -1004,6 +1007,32 @@ classes: [Internal, Restricted]";
             [("dana@example.com", "dana@example.com"), ("a b; rm -rf /", "'a b; rm -rf /'"), ("it's", r"'it'\''s'"), ("", "''")]
         {
             assert_eq!(shell_word(user), word);
+        }
+    }
+
+    #[test]
+    fn an_observe_workload_in_an_isolated_namespace_needs_release() {
+        let observed = |app: &str| workload(json!({}), json!({"mode": "Observe", "selector": {"matchLabels": {"app": app}}}));
+        let (bot, both) = (
+            observed("bot"),
+            workload(json!({}), json!({"mode": "Observe", "selector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}})),
+        );
+        let isolated = ceilings(&[("c", "unscopedPods: Isolate")]);
+        let open = ceilings(&[("c", "unscopedPods: Allow")]);
+        let release = |change, ceilings| judge(change, Author::Person, ceilings).checks.iter().filter(|c| c.rule == Rule::Release).count();
+        let enforced = workload(json!({}), json!({}));
+        let cases = [
+            (Change::Create(&bot), &isolated, 1),
+            (Change::Create(&bot), &open, 0),
+            (Change::Create(&enforced), &isolated, 0),
+            (Change::Update { old: &bot, new: &both }, &isolated, 1), // leaves more pods out
+            (Change::Update { old: &both, new: &bot }, &isolated, 0),
+            (Change::Update { old: &bot, new: &both }, &open, 0),
+            (Change::Update { old: &bot, new: &enforced }, &isolated, 0),
+            (Change::Update { old: &enforced, new: &bot }, &isolated, 1),
+        ];
+        for (change, ceilings, expected) in cases {
+            assert_eq!(release(change, ceilings), expected, "{change:?}");
         }
     }
 

@@ -14,6 +14,8 @@ use crate::scope::{
     ObjectName, Permission, Ranges, Requirement, Scope, Selector, Source, Target, Verb, never_grantable,
 };
 
+/// More permissions than this in one AIWorkload are refused before they are even listed.
+const MOST_PERMISSIONS: usize = 5_000;
 /// Something wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldError {
@@ -47,6 +49,13 @@ impl Errors {
 pub fn validate(workload: &AIWorkload) -> Result<Scope, Vec<FieldError>> {
     let api::AIWorkloadSpec { purpose: _, selector, mode, identity, data_sources, capabilities, suspend } = &workload.spec;
     let mut errors = Errors::default();
+    if permissions_named(&workload.spec) > MOST_PERMISSIONS {
+        errors.push(
+            "dataSources",
+            format!("names more than {MOST_PERMISSIONS} Kubernetes permissions; declare fewer groups, resources and names"),
+        );
+        return Err(errors.0);
+    }
     let name = ObjectName::new(workload.metadata.namespace.clone().unwrap_or_default(), workload.metadata.name.clone().unwrap_or_default());
     if !is_label(&name.name, 52) {
         errors.push("metadata.name", "use at most 52 lower-case letters, digits and dashes");
@@ -232,6 +241,15 @@ fn permissions(
         }
     }
     all
+}
+
+/// How many permissions a spec names, without listing them.
+fn permissions_named(spec: &api::AIWorkloadSpec) -> usize {
+    let one = |k: &api::KubernetesSource| {
+        let api::KubernetesSource { api_groups, resources, resource_names, namespace: _ } = k;
+        [api_groups.len(), resources.len(), resource_names.len().max(1), Verb::ALL.len()].into_iter().fold(1, usize::saturating_mul)
+    };
+    spec.data_sources.iter().filter_map(|s| s.kubernetes.as_ref()).map(one).fold(0, usize::saturating_add)
 }
 
 fn client(path: &str, own: &str, client: &api::Client, errors: &mut Errors) -> Option<Client> {
