@@ -5,12 +5,24 @@
 
 #![cfg(feature = "cli")]
 
+#[cfg(feature = "operator")]
+mod api_admission;
+#[cfg(feature = "operator")]
+mod api_faults;
+#[cfg(feature = "operator")]
+mod api_reconcile;
+#[cfg(feature = "operator")]
+mod api_schema;
+#[cfg(feature = "operator")]
+mod api_tamper;
 mod chart;
 mod cli;
 mod generated;
 mod layers;
 #[cfg(feature = "operator")]
 mod node;
+#[cfg(feature = "operator")]
+mod support;
 
 use std::path::PathBuf;
 
