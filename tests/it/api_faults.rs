@@ -177,6 +177,9 @@ capabilities: {{clients: [{{name: web, podSelector: {{matchLabels: {{app: web}}}
                 Act::Delete => state.beyond(&[first]).into_iter().filter(|p| !p.ends_with("anything")).collect::<Vec<_>>().join(", "),
             };
             assert!(beyond.is_empty(), "{what}: {:?} permitted for a moment: {beyond}", self.act);
+            // What denies comes first and goes last: who is not bounded is granted nothing.
+            let granted = state.permitted.iter().any(|p| p.starts_with("may "));
+            assert!(state.is_closed() || !granted, "{what}: granted while the network was open: {state:?}");
             closed |= state.is_closed();
         }
         assert!(states.len() > 1, "{what}: the recording saw the change");

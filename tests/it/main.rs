@@ -15,6 +15,9 @@ mod api_reconcile;
 mod api_schema;
 #[cfg(feature = "operator")]
 mod api_tamper;
+#[cfg(feature = "operator")]
+#[path = "../bench/mod.rs"]
+mod bench;
 mod chart;
 mod cli;
 mod generated;

@@ -29,8 +29,13 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| tokio::runtime::Builder::ne
 
 /// Runs a test.
 pub fn run(test: impl Future<Output = ()>) {
+    run_within(Duration::from_secs(300), test);
+}
+
+/// Runs a long one.
+pub fn run_within(limit: Duration, test: impl Future<Output = ()>) {
     RUNTIME.block_on(async {
-        tokio::time::timeout(Duration::from_secs(300), test).await.expect("the test ends within 300 s");
+        assert!(tokio::time::timeout(limit, test).await.is_ok(), "the test does not end within {limit:?}");
     });
 }
 

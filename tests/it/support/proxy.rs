@@ -127,6 +127,11 @@ impl Proxy {
         self.seen().into_iter().filter(Seen::counts).collect()
     }
 
+    /// How many successful writes of each verb and resource.
+    pub fn tally(&self) -> BTreeMap<String, usize> {
+        tally(&self.writes())
+    }
+
     /// Forgets what was seen.
     pub fn clear(&self) {
         lock(&self.inner.seen).clear();
