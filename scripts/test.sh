@@ -56,21 +56,38 @@ tests() {
   rm -f "$output"
 }
 
+# The engine that enforces NetworkPolicy on the test node is ours: its own tests (the independent suite is `make test-engine`).
+engine_tests() { (cd tests/cluster/modules/netpol && go test -trimpath ./...); }
+
+# The story, from a cluster without Remit; it checks each of its promises.
+demo() {
+  local kubeconfig=$PWD/target/cluster/kubeconfig bin=$PWD/target/cluster/bin
+  if KUBECONFIG=$kubeconfig "$bin/helm" status remit -n remit-system >/dev/null 2>&1; then
+    KUBECONFIG=$kubeconfig "$bin/helm" uninstall remit -n remit-system --wait --timeout 180s
+    KUBECONFIG=$kubeconfig "$bin/kubectl" delete namespace remit-system --timeout=60s
+  fi
+  CLUSTER=embedded NO_COLOR=1 scripts/demo.sh && CLUSTER=embedded NO_COLOR=1 scripts/demo-down.sh
+}
+
+command -v jq >/dev/null || die "jq is not installed (apt-get install jq)"
 step "programs of the test clusters" tests/cluster/build.sh link "$PWD/target/cluster/bin" api helm3
 step "cargo-deny" scripts/deny.sh install
 REMIT_REQUIRE_TOOLS=1 scripts/check.sh
 step "test cluster: fast tests" tests/cluster/selftest.sh fast
-step "chart" tests/chart/chart.sh
+step "chart" tests/chart/chart.sh target/cluster/bin/helm3 target/cluster/bin/helm
 
 step "API tier: up" bring_up api
+step "chart on an API server" env KUBECONFIG="$PWD/target/cluster-api/kubeconfig" PATH="$PWD/target/cluster/bin:$PATH" tests/chart/admission.sh helm
 step "webhook, asked by a real API server" env KUBECONFIG="$PWD/target/cluster-api/kubeconfig" cargo test --locked --lib -- --ignored
 step "API tier" tests "without a node" --skip node::
 
 if [ "$node" = 1 ]; then
   step "image" scripts/images.sh
+  step "test cluster: its policy engine" engine_tests
   step "node tier: up" bring_up cluster
   step "image into the node" tests/cluster/cluster.sh load target/images/operator.tar
   step "node tier" tests "on a node" node::
+  step "demo" demo
 fi
 
 say

@@ -76,12 +76,20 @@ claim_index() {
 release_index() {
   rm -f "$claims/$index" "$state/index"
   # An empty directory which we made as a mount point; not while another cluster has something mounted on it.
-  if [ -z "$(ls "$claims")" ] && [ -e /run/remit-cluster.made-kubelet-dir ]; then
-    rmdir /var/lib/kubelet 2>/dev/null || true
-    rm -f /run/remit-cluster.made-kubelet-dir
-  fi
+  [ -z "$(ls "$claims")" ] || return 0
+  local name
+  for name in kubelet cni; do
+    [ -e "/run/remit-cluster.made-$name-dir" ] || continue
+    rmdir "/var/lib/$name" 2>/dev/null || true
+    rm -f "/run/remit-cluster.made-$name-dir"
+  done
 }
-make_kubelet_dir() { [ -d /var/lib/kubelet ] || { touch /run/remit-cluster.made-kubelet-dir; mkdir -p /var/lib/kubelet; }; }
+make_mount_points() {
+  local name
+  for name in kubelet cni; do
+    [ -d "/var/lib/$name" ] || { touch "/run/remit-cluster.made-$name-dir"; mkdir -p "/var/lib/$name"; }
+  done
+}
 
 # ---- processes are known by their cgroup, which only launch.sh joins: no pid file can lie
 cgroup_dirs() { find /sys/fs/cgroup -type d -name "$group" -prune 2>/dev/null; }
@@ -128,7 +136,7 @@ up() {
   t=$EPOCHREALTIME
   if find_index; then say "found a half-dead cluster: building it anew"; teardown; fi
   with_claims_locked claim_index
-  make_kubelet_dir
+  make_mount_points
   write_pki
   write_configs
   own_cgroups >"$state/cgroups"

@@ -21,13 +21,14 @@ else
     esac
   done <"$state/cgroups"
 fi
-mkdir -p "$state"/{log/pods,kubelet,containerd,etcd,stop,dns,varlog/pods,varlog/containers}
+mkdir -p "$state"/{log/pods,kubelet,cni,containerd,etcd,stop,dns,varlog/pods,varlog/containers}
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/remit/{state,bin,images,tmp,pid} /run/containerd /run/netns /run/lock
 mount --bind "$state" /run/remit/state
 mount --bind "$images" /run/remit/images
 mount --bind "$state/varlog" /var/log
 mount --bind "$state/kubelet" /var/lib/kubelet
+mount --bind "$state/cni" /var/lib/cni
 mount --make-rshared /
 for program in "$bin"/*; do ln -s "$(readlink -f "$program")" "/run/remit/bin/${program##*/}"; done
 state=/run/remit/state

@@ -42,7 +42,7 @@ snapshot() { # FILE
     for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys net/ipv4/ip_forward \
       net/ipv4/conf/all/route_localnet net/ipv4/conf/all/rp_filter net/ipv6/conf/all/forwarding net/ipv6/conf/default/accept_dad \
       net/netfilter/nf_conntrack_max kernel/hostname; do echo "$name $(cat /proc/sys/$name 2>/dev/null)"; done
-    echo "# directories"; ls -d /var/lib/kubelet /opt/cni /opt/containerd /etc/cni /etc/kubernetes /usr/libexec/kubernetes /run/containerd /run/remit* /var/log/pods /var/log/containers 2>/dev/null | grep -v '^/run/remit-cluster.lock$' || true
+    echo "# directories"; ls -d /var/lib/kubelet /var/lib/cni /opt/cni /opt/containerd /etc/cni /etc/kubernetes /usr/libexec/kubernetes /run/containerd /run/remit* /var/log/pods /var/log/containers 2>/dev/null | grep -v '^/run/remit-cluster.lock$' || true
   } 2>&1 | sort >"$1"
 }
 nothing_left() { # WHAT; what others ended meanwhile does not count

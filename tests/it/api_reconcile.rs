@@ -169,6 +169,29 @@ fn of_two_that_could_select_one_pod_the_older_governs() {
 }
 
 #[test]
+fn an_older_one_that_begins_to_overlap_does_not_set_pods_free() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("overlap").await;
+        world.service(&own, "db", 5432, json!(5432)).await;
+        let sources = "dataSources: [{name: db, type: Service, access: ReadWrite, service: {name: db, port: 5432, protocol: TCP}}]";
+        world.declare(&own, "a-older", "selector: {matchLabels: {app: other}}").await;
+        world.is_ready(&own, "a-older").await;
+        world.declare(&own, "b-younger", &format!("selector: {{matchLabels: {{app: bot}}}}\n{sources}")).await;
+        world.is_ready(&own, "b-younger").await;
+        let before = world.policy(&own, "b-younger").await.unwrap();
+        world.declare(&own, "a-older", "selector: {matchExpressions: [{key: tier, operator: DoesNotExist}]}").await;
+        world.condition(&own, "b-younger", "Accepted", "False", "Conflict").await;
+        let after = world.policy(&own, "b-younger").await.expect("its pods stay denied");
+        assert_eq!(after["podSelector"], before["podSelector"]);
+        assert!(["ingress", "egress"].iter().all(|list| after.get(list).and_then(Value::as_array).is_none_or(Vec::is_empty)), "{after}");
+        world.declare(&own, "a-older", "selector: {matchLabels: {app: other}}").await;
+        world.is_ready(&own, "b-younger").await;
+        assert_eq!(world.policy(&own, "b-younger").await.unwrap(), before);
+    });
+}
+
+#[test]
 fn a_ceiling_refuses_at_reconcile_and_a_tightened_one_narrows_the_running_plan() {
     run(async {
         let world = world().await;

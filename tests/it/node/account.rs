@@ -73,5 +73,4 @@ spec:
     super::eventually("the permissions are withdrawn", std::time::Duration::from_secs(5), || {
         (gained(&support.name).is_empty() && gained(&shop.name).is_empty()).then_some(())
     });
-    cluster.kubectl(&["delete", "scopeceiling", &support.name]);
 }

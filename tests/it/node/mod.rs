@@ -194,6 +194,8 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         _ = cluster().run("kubectl", &["delete", "namespace", &self.name, "--wait=false"]);
+        // A ceiling of a test bears the name of the namespace that it is over.
+        _ = cluster().run("kubectl", &["delete", "scopeceiling", &self.name, "--ignore-not-found"]);
     }
 }
 
@@ -223,7 +225,7 @@ spec:
   - name: main
     image: remit.test/probe:1
     imagePullPolicy: Never
-    command: [probe, serve, --name, {app}, --tcp, '{target}', --tcp, '9999', --udp, '{target}']
+    command: [probe, serve, --name, {app}, --tcp, '{target}', --tcp, '9999', --tcp, '443', --udp, '{target}']
     ports: [{{name: main, containerPort: {target}}}, {{name: other, containerPort: 9999}}]
 ---
 apiVersion: v1
