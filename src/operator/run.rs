@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
+use kube::client::ClientBuilder;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tower::timeout::TimeoutLayer;
 
 use super::config::Config;
 use super::events::Events;
@@ -56,13 +58,17 @@ pub enum RunError {
     Deadline,
 }
 
+/// The most that the head of any answer may take (a watch's comes at once). Without it one request that is never answered, because a
+/// connection died without a word, would keep the operator from ever being ready.
+const HEAD: Duration = Duration::from_secs(30);
+
 /// A client for the cluster of the environment. TLS is rustls with ring, chosen once.
 pub async fn client() -> Result<Client, RunError> {
     // An error means that it has been chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut config = kube::Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(5));
-    Ok(Client::try_from(config)?)
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(HEAD)).build())
 }
 
 /// Runs until a signal or an error ends it.

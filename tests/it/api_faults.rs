@@ -197,7 +197,7 @@ capabilities: {{clients: [{{name: web, podSelector: {{matchLabels: {{app: web}}}
 
 /// An operator with a lease that soon runs out, where the takeover is what a test is about.
 fn short_lease() -> OperatorConfig {
-    OperatorConfig { settings: json!({"lease": {"durationSeconds": 5}}), ..OperatorConfig::default() }
+    OperatorConfig { settings: json!({"lease": {"durationSeconds": 8}}), ..OperatorConfig::default() }
 }
 
 /// What the undisturbed run ends with, and how many writes it takes.
@@ -380,6 +380,27 @@ fn after_a_minute_without_the_api_server_nothing_is_lost() {
     });
 }
 
+#[test]
+fn requests_that_are_never_answered_do_not_keep_it_from_starting() {
+    run(async {
+        let world = World::new("swallow").await;
+        let own = world.namespace("bots").await;
+        world.proxy.set_outage(Outage::Swallows);
+        let operator = world.start(&world.proxy, &OperatorConfig::default());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.proxy.set_outage(Outage::None);
+        let began = Instant::now();
+        world.declare(&own, "bot", "").await;
+        eventually_within(Duration::from_secs(90), "the AIWorkload is held", || async {
+            let workload = world.admin.get("AIWorkload", &own, "bot").await.ok_or("gone")?;
+            has_condition(&workload, "Ready", "True", "")
+        })
+        .await;
+        println!("requests of the first 3 s never answered: working {:?} later", began.elapsed());
+        assert!(operator.ended().is_none());
+    });
+}
+
 /// Who holds the lease.
 async fn leader(world: &World) -> Result<String, String> {
     let lease = world.admin.get("Lease", &world.system(), "remit-operator").await.ok_or("no lease")?;
@@ -411,7 +432,7 @@ fn of_two_operators_only_the_leader_writes_and_the_other_takes_over() {
         let killed = Instant::now();
         world.declare(&own, "two", "").await;
         world.is_ready(&own, "two").await;
-        println!("after kill -9 of the leader (lease 5 s) the other had applied a new AIWorkload {:?} later", killed.elapsed());
+        println!("after kill -9 of the leader (lease 8 s) the other had applied a new AIWorkload {:?} later", killed.elapsed());
         assert_eq!(leader(&world).await.unwrap(), "second");
         assert!(proxy.writes().iter().any(|w| w.namespace == own));
 

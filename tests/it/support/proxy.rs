@@ -70,8 +70,10 @@ pub enum Outage {
     None,
     /// Connections are closed at once.
     Refuses,
-    /// Connections stay open and nothing is answered.
+    /// Connections stay open, and nothing is answered until it is back.
     Hangs,
+    /// Connections stay open, and what was asked meanwhile is never answered.
+    Swallows,
 }
 
 /// A running proxy.
@@ -259,6 +261,9 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
 impl Inner {
     async fn hang(&self) {
         let mut outage = self.outage.subscribe();
+        if *outage.borrow() == Outage::Swallows {
+            std::future::pending::<()>().await;
+        }
         // The sender lives in self: it cannot be gone.
         let _ = outage.wait_for(|o| *o != Outage::Hangs).await;
     }
