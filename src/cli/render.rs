@@ -168,7 +168,11 @@ fn compile(world: &World) -> Rendered {
 /// Those that do not govern, with the older one that does.
 fn losers<'a>(world: &'a World, namespace: &str) -> BTreeMap<&'a str, &'a str> {
     let contenders: Vec<Contender<'a>> = in_namespace(world, namespace)
-        .map(|(name, w)| Contender { name: &name.name, created: w.created, selector: &w.scope.selector })
+        .map(|(name, w)| Contender {
+            name: &name.name,
+            created: plan::seniority(if w.given { Mode::Enforce } else { w.scope.mode }, w.created),
+            selector: &w.scope.selector,
+        })
         .collect();
     plan::governing(&contenders)
 }

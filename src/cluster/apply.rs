@@ -147,6 +147,15 @@ pub async fn ensure(hands: &Hands, object: &ManagedObject, known: &Known, report
                     }
                     (FailureReason::NotGrantable, not_grantable(&key, &hands.account, &error))
                 }
+                EnsureError::Request(error) if error.is_invalid() => {
+                    // What denies must be there, whatever cannot be said in it.
+                    if let Some(denied) = denying(object)
+                        && let Err(EnsureError::Request(error)) = Box::pin(try_ensure(hands, &denied, known, false)).await
+                    {
+                        tracing::warn!(object = %key, error = error.message(), "could not empty a policy that the API server refuses");
+                    }
+                    (FailureReason::WriteFailed, format!("{key}: {}", error.message()))
+                }
                 EnsureError::Request(error) if error.is_not_found() => {
                     (FailureReason::NotFound, format!("{key}: namespace {} does not exist", key.object.namespace))
                 }
@@ -235,7 +244,12 @@ fn is_ours(object: &ManagedObject, live: &Live, known: &Known) -> bool {
     let same = |uid: &String| live.object.metadata().uid.as_ref() == Some(uid);
     object.workload().is_some_and(|workload| live.object.workload() == Some(workload))
         || known.get(&object.key()).is_some_and(same)
-        || live.applied_by_us
+        || (live.applied_by_us && (object.kind() != Kind::ServiceAccount || owned_alike(object, &live.object)))
+}
+
+/// Anybody can call a client `remit`: an account that somebody else made is not taken for ours by that.
+fn owned_alike(object: &ManagedObject, live: &ManagedObject) -> bool {
+    object.metadata().owner_references.is_some() && object.metadata().owner_references == live.metadata().owner_references
 }
 
 fn uid(live: &Live) -> String {
@@ -255,6 +269,16 @@ async fn empty(hands: &Hands, object: &ManagedObject, known: &Known) -> Result<(
     let mut role = role.clone();
     role.rules = Some(Vec::new());
     try_ensure(hands, &ManagedObject::Role(role), known, false).await.map(drop)
+}
+
+/// The policy with nothing in it but its pods, if it says more.
+fn denying(object: &ManagedObject) -> Option<ManagedObject> {
+    let ManagedObject::NetworkPolicy(policy) = object else { return None };
+    let mut policy = policy.clone();
+    let spec = policy.spec.as_mut()?;
+    (spec.ingress, spec.egress) = (Some(Vec::new()), Some(Vec::new()));
+    let denied = ManagedObject::NetworkPolicy(policy);
+    (denied != *object).then_some(denied)
 }
 
 fn not_grantable(key: &ObjectKey, account: &ObjectName, error: &RequestError) -> String {

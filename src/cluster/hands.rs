@@ -81,6 +81,15 @@ impl RequestError {
         self.status().is_some_and(kube::core::Status::is_conflict)
     }
 
+    /// The object is not valid as it stands.
+    pub fn is_invalid(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 422)
+    }
+
+    fn is_bad_request(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 400)
+    }
+
     /// The escalation check: we do not hold what we would hand out.
     pub fn is_escalation(&self) -> bool {
         self.status().is_some_and(|s| s.is_forbidden() && s.message.contains("attempting to grant"))
@@ -204,7 +213,12 @@ impl Hands {
         let Ok(selector) = Selector::try_from(selector.clone()) else { return Ok(true) };
         let parameters = ListParams::default().labels_from(&selector).fields("status.phase!=Succeeded,status.phase!=Failed").limit(1);
         let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), namespace);
-        Ok(!self.within(pods.list(&parameters)).await?.items.is_empty())
+        match self.within(pods.list(&parameters)).await {
+            Ok(pods) => Ok(!pods.items.is_empty()),
+            // A selector that the API server cannot read matches nothing there.
+            Err(error) if error.is_bad_request() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sets the finalizers of a workload. Returns who needs a look because somebody else changed something as well.

@@ -194,7 +194,11 @@ impl World {
         for Change { key, old: _, new } in changes {
             let contender = new.and_then(|new| {
                 let created = new.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
-                Some((created, new.selector.clone()?))
+                let mode = match new.object.spec.mode {
+                    crate::api::Mode::Observe => crate::scope::Mode::Observe,
+                    crate::api::Mode::Enforce => crate::scope::Mode::Enforce,
+                };
+                Some((crate::plan::seniority(mode, created), new.selector.clone()?))
             });
             let conflicts = self.conflicts.entry(key.namespace.clone()).or_default();
             let others = conflicts.set(&key.name, contender);

@@ -108,13 +108,15 @@ fn policy(gathered: &Gathered, standing: &Standing<'_>) -> Option<NetworkPolicy>
                 _ => None,
             })
         }
-        Standing::Invalid(_) => gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).find_map(|(_, live)| {
-            match denied(&planned(&live.object)) {
-                ManagedObject::NetworkPolicy(policy) => Some(policy),
-                _ => None,
-            }
-        }),
-        Standing::Observe(_) | Standing::NotEnrolled | Standing::Conflict { older: _ } => None,
+        Standing::Invalid(_) | Standing::Conflict { older: _ } => {
+            gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).find_map(|(_, live)| {
+                match denied(&planned(&live.object)) {
+                    ManagedObject::NetworkPolicy(policy) => Some(policy),
+                    _ => None,
+                }
+            })
+        }
+        Standing::Observe(_) | Standing::NotEnrolled => None,
     }?;
     let metadata = ObjectMeta { owner_references: None, ..policy.metadata };
     Some(NetworkPolicy { metadata, ..policy })

@@ -45,9 +45,9 @@ pub fn validate<'a>(gathered: &'a Gathered, workload: &'a WorkloadFact) -> Cours
     }
     match standing {
         _ if released(&workload.object) => Course::LetGo,
-        Standing::Observe(_) | Standing::NotEnrolled | Standing::Conflict { older: _ } => Course::LetGo,
-        Standing::Invalid(_) if workload.object.spec.mode == api::Mode::Observe => Course::LetGo,
-        standing @ (Standing::Enforce(_) | Standing::Invalid(_)) => Course::Hold(standing),
+        Standing::Observe(_) | Standing::NotEnrolled => Course::LetGo,
+        _ if workload.object.spec.mode == api::Mode::Observe => Course::LetGo,
+        standing @ (Standing::Enforce(_) | Standing::Invalid(_) | Standing::Conflict { older: _ }) => Course::Hold(standing),
     }
 }
 

@@ -5,13 +5,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::scope::Selector;
+use crate::scope::{Mode, Selector};
+
+/// What a workload is sorted by: in Enforce before in Observe, then by creation. One in Observe generates nothing, so it loses nothing by
+/// standing back, and must not keep another from being enforced.
+pub fn seniority(mode: Mode, created: i64) -> i64 {
+    match mode {
+        Mode::Enforce => created.min(i64::MAX / 2),
+        Mode::Observe => created.min(i64::MAX / 2 - 1) + i64::MAX / 2 + 1,
+    }
+}
 
 /// An AIWorkload of a namespace, as far as conflict goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender<'a> {
     pub name: &'a str,
-    /// Creation time in any form that sorts by time; of equals, the smaller name is older.
+    /// Its [`seniority`]; of equals, the smaller name is older.
     pub created: i64,
     pub selector: &'a Selector,
 }
@@ -51,6 +60,9 @@ mod tests {
         let chain = [contender("a", 1, &bot), contender("b", 2, &tier), contender("c", 3, &shop)];
         assert_eq!(governing(&chain), [("b", "a")].into());
         // Of equal age the smaller name.
+        // One in Observe keeps nobody from being enforced, however old.
+        assert!(seniority(Mode::Observe, 0) > seniority(Mode::Enforce, i64::MAX - 1));
+        assert!(seniority(Mode::Observe, 1) < seniority(Mode::Observe, 2));
         assert_eq!(governing(&[contender("y", 1, &bot), contender("x", 1, &bot)]), [("y", "x")].into());
     }
 }

@@ -83,7 +83,7 @@ pub fn facts() -> Facts {
             (ObjectName::new("support", "cache"), selected("redis", tcp("", 6379, PortTarget::Number(16379)))),
             (
                 ObjectName::new("shop", "old-db"),
-                ServiceFact { ports: vec![tcp("my", 3306, PortTarget::Number(3306))], ..ServiceFact::default() },
+                ServiceFact { ports: vec![tcp("my", 3306, PortTarget::Number(13306))], ..ServiceFact::default() },
             ),
             (
                 ObjectName::new("shop", "elsewhere"),
@@ -99,6 +99,7 @@ pub fn facts() -> Facts {
             ObjectName::new("shop", "old-db"),
             vec![
                 endpoint("10.50.0.7", "my", 13306),
+                endpoint("10.50.0.9", "my", 22),           // not the Service's port
                 endpoint("10.50.0.7", "other", 22),        // another port of the slice
                 endpoint("10.60.0.1", "my", 13306),        // not within the ceiling
                 endpoint("169.254.169.254", "my", 13306),  // never, though the ceiling names it

@@ -20,9 +20,9 @@ mod validate;
 
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
-pub use conflict::{Contender, governing};
+pub use conflict::{Contender, governing, seniority};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
-pub use unscoped::{UNSCOPED_POLICY, unscoped_policy};
+pub use unscoped::{UNSCOPED_POLICY, left_out, unscoped_policy};
 pub use validate::{FieldError, ceiling, validate};

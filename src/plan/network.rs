@@ -164,11 +164,16 @@ fn open_service(
         }
         let address = endpoint.address.to_canonical();
         let allowed = ceilings.allows_address(&scope.workload.namespace, service, port, address);
-        if allowed && !own.contains(address) && !never_a_destination(address) {
+        // Whoever writes the slice chooses neither the address nor the port.
+        let expected = match target {
+            PortTarget::Number(number) => *number,
+            PortTarget::Name(_) => port,
+        };
+        if allowed && endpoint.port == expected && !own.contains(address) && !never_a_destination(address) {
             let peer = Peer::Address(IpNet::from(address));
             openings.entry(peer).or_default().insert((endpoint.transport, PortTarget::Number(endpoint.port)));
         } else {
-            refused.push(address.to_string());
+            refused.push(std::net::SocketAddr::new(address, endpoint.port).to_string());
         }
     }
     if refused.is_empty() {
@@ -179,7 +184,7 @@ fn open_service(
     Err((
         RefusalReason::AddressNotAllowed,
         format!(
-            "Service {service} has no selector and leads to {}: no ScopeCeiling names that address for it (services[].addresses), or it is the cluster's own",
+            "Service {service} has no selector and leads to {}: no ScopeCeiling names that address for it (services[].addresses), or it is the cluster's own, or the port is not the Service's targetPort",
             refused.join(", ")
         ),
     ))

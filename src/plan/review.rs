@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{FieldError, ceiling, validate};
+use super::{FieldError, ceiling, left_out, validate};
 use crate::api::{self, AIWorkload, ENROLLED_LABEL, FINALIZER, GROUP, RELEASE_ANNOTATION, RELEASE_VERB, ScopeCeiling};
 use crate::scope::{Ceilings, ObjectName, Permission, Scope, Source, Target, Verb, never_grantable};
 
@@ -140,6 +140,9 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
             if annotation(new).is_some() {
                 review.release(new, format!("metadata.annotations[{RELEASE_ANNOTATION}]"));
             }
+            if author != Author::Controller && new.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty()) {
+                review.release(new, "metadata.ownerReferences".to_owned());
+            }
             review.left_out_of_isolation(None, new, circumstances);
             review.declared(None, new, circumstances);
         }
@@ -192,9 +195,8 @@ impl Review {
         if annotation(new).is_some() && annotation(new) != annotation(old) {
             self.release(old, format!("metadata.annotations[{RELEASE_ANNOTATION}]"));
         }
-        let owners =
-            |w: &AIWorkload| -> BTreeSet<String> { w.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect() };
-        if !owners(new).is_subset(&owners(old)) {
+        let owners = |w: &AIWorkload| w.metadata.owner_references.clone().unwrap_or_default();
+        if !owners(new).iter().all(|owner| owners(old).contains(owner)) {
             self.release(old, "metadata.ownerReferences".to_owned());
         }
         let held = |w: &AIWorkload| w.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
@@ -230,7 +232,7 @@ impl Review {
             return;
         }
         let widened = match (validate(old), validate(new)) {
-            (Ok(old), Ok(new)) => !old.selector.covers(&new.selector),
+            (Ok(old), Ok(new)) => !left_out(&old.selector).covers(&left_out(&new.selector)),
             _ => old.spec.selector != new.spec.selector,
         };
         if widened {
@@ -252,6 +254,8 @@ impl Review {
         };
         let before = old
             .and_then(|old| validate(old).ok())
+            // Lifting the kill switch gives everything again.
+            .filter(|before| !before.suspended || scope.suspended)
             .filter(|before| before.selector.covers(&scope.selector) && before.account == scope.account);
         let added = added(before.as_ref(), &scope, true);
         for source in &added {
@@ -1011,12 +1015,36 @@ classes: [Internal, Restricted]";
     }
 
     #[test]
+    fn an_owner_from_the_start_needs_release_as_well() {
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "mine", "uid": "u"});
+        let owned = workload(json!({"ownerReferences": [owner]}), json!({}));
+        let checks = |change| judge(change, Author::Person, &Ceilings::default()).checks;
+        assert_eq!(checks(Change::Create(&owned))[0].path, "metadata.ownerReferences");
+        // The same uid under another name leads the garbage collector elsewhere.
+        let mut renamed = owned.clone();
+        renamed.metadata.owner_references.as_mut().unwrap()[0].name = "nowhere".into();
+        assert_eq!(checks(Change::Update { old: &owned, new: &renamed })[0].path, "metadata.ownerReferences");
+        assert_eq!(checks(Change::Update { old: &owned, new: &owned }), vec![]);
+    }
+
+    #[test]
+    fn lifting_the_kill_switch_counts_as_adding_everything() {
+        let sources = json!([object("s", "Secret", "secret")]);
+        let (off, on) =
+            (workload(json!({}), json!({"dataSources": sources, "suspend": true})), workload(json!({}), json!({"dataSources": sources})));
+        let checks = |old, new| judge(Change::Update { old, new }, Author::Person, &Ceilings::default()).checks.len();
+        assert_eq!((checks(&off, &on), checks(&on, &off)), (1, 0));
+    }
+
+    #[test]
     fn an_observe_workload_in_an_isolated_namespace_needs_release() {
         let observed = |app: &str| workload(json!({}), json!({"mode": "Observe", "selector": {"matchLabels": {"app": app}}}));
         let (bot, both) = (
             observed("bot"),
             workload(json!({}), json!({"mode": "Observe", "selector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}})),
         );
+        let within = workload(json!({}), json!({"mode": "Observe", "selector": {"matchLabels": {"app": "bot", "tier": "ai"}}}));
+        let other = workload(json!({}), json!({"mode": "Observe", "selector": {"matchLabels": {"a": "b", "app": "bot"}}}));
         let isolated = ceilings(&[("c", "unscopedPods: Isolate")]);
         let open = ceilings(&[("c", "unscopedPods: Allow")]);
         let release = |change, ceilings| judge(change, Author::Person, ceilings).checks.iter().filter(|c| c.rule == Rule::Release).count();
@@ -1026,6 +1054,8 @@ classes: [Internal, Restricted]";
             (Change::Create(&bot), &open, 0),
             (Change::Create(&enforced), &isolated, 0),
             (Change::Update { old: &bot, new: &both }, &isolated, 1), // leaves more pods out
+            (Change::Update { old: &bot, new: &within }, &isolated, 0),
+            (Change::Update { old: &bot, new: &other }, &isolated, 1), // narrower by one label, but other pods are left out
             (Change::Update { old: &both, new: &bot }, &isolated, 0),
             (Change::Update { old: &bot, new: &both }, &open, 0),
             (Change::Update { old: &bot, new: &enforced }, &isolated, 0),

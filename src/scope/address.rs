@@ -94,12 +94,10 @@ impl Ranges {
     }
 }
 
-/// A block or a single address.
+/// A block or a single address. An IPv4 address in IPv6 clothes is taken as what it is; a block of them is refused, as the API server does.
 pub fn parse_block(text: &str) -> Result<IpNet, RangesError> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map(|net| net.trunc())
-        .map_err(|_| RangesError(text.to_owned()))
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())));
+    net.ok().filter(|net| net.addr().to_canonical() == net.addr()).map(|net| net.trunc()).ok_or_else(|| RangesError(text.to_owned()))
 }
 
 fn not_public() -> impl Iterator<Item = IpNet> {
@@ -166,7 +164,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_block() {
-        for text in ["", "10.0.0.0/33", "help.example.com", "10.0.0", "::/129"] {
+        for text in ["", "10.0.0.0/33", "help.example.com", "10.0.0", "::/129", "::ffff:10.0.0.0/104"] {
             assert!(Ranges::parse([text]).is_err(), "{text}");
         }
         assert_eq!(Ranges::parse(["10.1.2.3/8"]).unwrap().blocks(), Ranges::parse(["10.0.0.0/8"]).unwrap().blocks());

@@ -172,7 +172,8 @@ fn valid_key(key: &str) -> bool {
     !name.is_empty()
         && valid_value(name)
         && prefix.is_none_or(|p| {
-            !p.is_empty() && p.len() <= 253 && p.starts_with(dns) && p.ends_with(dns) && p.chars().all(|c| dns(c) || c == '-' || c == '.')
+            p.len() <= 253
+                && p.split('.').all(|part| part.starts_with(dns) && part.ends_with(dns) && part.chars().all(|c| dns(c) || c == '-'))
         })
 }
 
@@ -235,7 +236,17 @@ mod tests {
 
     #[test]
     fn refuses_what_the_api_server_refuses() {
-        for (key, value) in [("a b", "x"), ("", "x"), ("a/b/c", "x"), ("UP/name", "x"), ("app", "-x"), ("app", "x y")] {
+        for (key, value) in [
+            ("a b", "x"),
+            ("", "x"),
+            ("a/b/c", "x"),
+            ("UP/name", "x"),
+            ("a..b/x", "x"),
+            ("a-.b/x", "x"),
+            ("/x", "x"),
+            ("app", "-x"),
+            ("app", "x y"),
+        ] {
             assert!(Selector::labels([(key, value)]).is_err(), "{key}={value}");
         }
         assert!(Selector::new([("app".into(), Requirement::In(BTreeSet::new()))]).is_err());

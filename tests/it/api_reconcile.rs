@@ -532,7 +532,7 @@ fn unscoped_pods_are_isolated_where_a_ceiling_says_so() {
     run(async {
         let world = world().await;
         let own = world.namespace("unscoped").await;
-        let policy = || async { world.admin.get("NetworkPolicy", &own, "remit-unscoped").await.map(|mut p| p["spec"].take()) };
+        let policy = || async { world.admin.get("NetworkPolicy", &own, "remit.unscoped").await.map(|mut p| p["spec"].take()) };
         let here = json!({"kubernetes.io/metadata.name": own});
         world.ceiling("isolating", here.clone(), "unscopedPods: Isolate").await;
         let (spec, _) = eventually("the policy appears", || async { policy().await.ok_or("not there".to_owned()) }).await;
@@ -672,7 +672,7 @@ fn steady_state_writes_nothing_also_over_a_restart() {
         world.admin.delete("AIWorkload", &own, "dying").await.unwrap();
         world.condition(&own, "dying", "Ready", "False", "Waiting").await;
         eventually("the isolation is there", || async {
-            world.admin.get("NetworkPolicy", &shop, "remit-unscoped").await.map(drop).ok_or("not yet".to_owned())
+            world.admin.get("NetworkPolicy", &shop, "remit.unscoped").await.map(drop).ok_or("not yet".to_owned())
         })
         .await;
 

@@ -192,7 +192,7 @@ fn the_isolation_of_a_namespace_is_put_back() {
         let own = world.namespace("own").await;
         world.ceiling("isolating", json!({}), "unscopedPods: Isolate").await;
         let spec = || async {
-            world.admin.get("NetworkPolicy", &own, "remit-unscoped").await.map(|mut p| p["spec"].take()).ok_or("not there".to_owned())
+            world.admin.get("NetworkPolicy", &own, "remit.unscoped").await.map(|mut p| p["spec"].take()).ok_or("not there".to_owned())
         };
         let (before, _) = eventually("the policy appears", spec).await;
         let cases = [
@@ -204,12 +204,12 @@ fn the_isolation_of_a_namespace_is_put_back() {
         for patch in cases {
             tokio::time::sleep(PAUSE).await;
             if patch.as_array().is_some_and(Vec::is_empty) {
-                world.admin.delete("NetworkPolicy", &own, "remit-unscoped").await.unwrap();
+                world.admin.delete("NetworkPolicy", &own, "remit.unscoped").await.unwrap();
             } else {
-                world.admin.patch("NetworkPolicy", &own, "remit-unscoped", patch.clone()).await.unwrap();
+                world.admin.patch("NetworkPolicy", &own, "remit.unscoped", patch.clone()).await.unwrap();
             }
             let ((), took) = eventually(&format!("{patch} is undone"), || async {
-                let policy = world.admin.get("NetworkPolicy", &own, "remit-unscoped").await.ok_or("gone")?;
+                let policy = world.admin.get("NetworkPolicy", &own, "remit.unscoped").await.ok_or("gone")?;
                 let ours = policy["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "remit";
                 check(policy["spec"] == before && ours, || policy.to_string())
             })
