@@ -391,14 +391,14 @@ fn without_the_webhook_no_spec_passes_and_namespaces_can_still_go() {
                 check(object.is_none(), || object.unwrap()["status"].to_string())
             }
         };
-        eventually_within(Duration::from_secs(60), "a namespace goes without the operator", || gone(watched.clone())).await;
+        eventually_within(Duration::from_secs(120), "a namespace goes without the operator", || gone(watched.clone())).await;
         eventually("the AIWorkload is being deleted", || async {
             let bot = world.admin.get("AIWorkload", &own, "bot").await.ok_or("gone")?;
             check(bot["metadata"]["deletionTimestamp"].is_string(), || bot["metadata"].to_string())
         })
         .await;
         let _operator = world.operator_with(&world.proxy, config).await;
-        eventually_within(Duration::from_secs(60), "the namespace goes with the operator", || gone(own.clone())).await;
+        eventually_within(Duration::from_secs(120), "the namespace goes with the operator", || gone(own.clone())).await;
     });
 }
 

@@ -195,9 +195,12 @@ capabilities: {{clients: [{{name: web, podSelector: {{matchLabels: {{app: web}}}
     }
 }
 
-/// An operator with a lease that soon runs out, where the takeover is what a test is about.
+/// Where the takeover is what a test is about.
+const LEASE: Duration = Duration::from_secs(8);
+
+/// An operator with a lease that soon runs out.
 fn short_lease() -> OperatorConfig {
-    OperatorConfig { settings: json!({"lease": {"durationSeconds": 8}}), ..OperatorConfig::default() }
+    OperatorConfig { settings: json!({"lease": {"durationSeconds": LEASE.as_secs()}}), ..OperatorConfig::default() }
 }
 
 /// What the undisturbed run ends with, and how many writes it takes.
@@ -481,6 +484,45 @@ fn a_leader_that_lost_its_lease_writes_no_more() {
         world.is_ready(&own, "two").await;
         let late: Vec<_> = first_proxy.writes().into_iter().filter(|w| w.namespace == own).collect();
         assert!(late.is_empty(), "a former leader wrote: {late:?}");
+    });
+}
+
+#[test]
+fn no_write_of_a_leader_arrives_after_its_lease_ran_out() {
+    run(async {
+        let world = World::new("late").await;
+        let own = world.namespace("bots").await;
+        let bots: Vec<String> = (0..6).map(|n| format!("bot-{n}")).collect();
+        let declare = async |bot: &str, port: usize| {
+            world.declare(&own, bot, &format!("capabilities: {{clients: [{{name: web, podSelector: {{}}, port: {port}}}]}}")).await;
+        };
+        let [(first_proxy, first), (_, _second)] = two(&world).await;
+        for bot in &bots {
+            declare(bot, 8000).await;
+            world.is_ready(&own, bot).await;
+        }
+        first_proxy.clear();
+        // It cannot renew, but sees and writes; each write is under way for nearly as long as it may be (a third of the lease). Many at
+        // once, so that some are under way at any time.
+        first_proxy.set_outage(Outage::LeaseLost { writes: LEASE / 3 - Duration::from_millis(300) });
+        // The last renewal was sent before this.
+        let ends = Instant::now() + LEASE;
+        let mut round = 0;
+        while leader(&world).await.is_ok_and(|holder| holder == "first") {
+            round += 1;
+            declare(&bots[round % bots.len()], 8000 + round).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let taken = Instant::now();
+        for bot in &bots {
+            world.is_ready(&own, bot).await;
+        }
+        eventually("the former leader ends", || async { first.ended().ok_or_else(|| "it runs".to_owned()) }).await;
+        let writes: Vec<_> = first_proxy.writes().into_iter().filter(|w| w.namespace == own).collect();
+        let late = writes.iter().filter(|w| w.at > ends.min(taken)).count();
+        println!("a leader that cannot renew: {} writes, {late} of them after its lease had run out", writes.len());
+        assert!(!writes.is_empty(), "it wrote at first");
+        assert_eq!(late, 0, "{writes:?}");
     });
 }
 

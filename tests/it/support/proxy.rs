@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -52,6 +53,8 @@ pub struct Seen {
     pub name: String,
     /// The API server's answer, or the fault's.
     pub code: u16,
+    /// When the answer was there.
+    pub at: Instant,
 }
 
 /// What the first attempt of every write meets.
@@ -74,6 +77,10 @@ pub enum Outage {
     Hangs,
     /// Connections stay open, and what was asked meanwhile is never answered.
     Swallows,
+    /// Only the lease cannot be read or written; all other writes take this long to arrive.
+    LeaseLost {
+        writes: Duration,
+    },
 }
 
 /// A running proxy.
@@ -212,6 +219,12 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
     let content = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let mut seen = classify(head.method.as_str(), &path, &query, &content);
     let write = seen.is_write() && !query.contains("dryRun");
+    let outage = *inner.outage.borrow();
+    let delay = match outage {
+        Outage::LeaseLost { .. } if seen.resource == "leases" => std::future::pending().await,
+        Outage::LeaseLost { writes } if write => writes,
+        _ => Duration::ZERO,
+    };
 
     // Held over the write, so that writes are done one after the other while somebody counts them.
     let armed = write && lock(&inner.trap).is_some();
@@ -234,12 +247,22 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
         head.headers.remove(hop);
     }
     head.uri = head.uri.path_and_query().expect("a path").clone().into();
-    let response = inner.upstream.client.send(Request::from_parts(head, Body::from(body.to_vec()))).await?;
-    seen.code = response.status().as_u16();
-    let (verb, counts) = (seen.verb, seen.counts() && write);
-    if write || !seen.is_write() {
-        lock(&inner.seen).push(seen);
-    }
+    let (verb, counting) = (seen.verb, write);
+    let passed = tokio::spawn({
+        let inner = Arc::clone(&inner);
+        // Goes on when the operator hangs up meanwhile: what was sent was sent.
+        async move {
+            tokio::time::sleep(delay).await;
+            let response = inner.upstream.client.send(Request::from_parts(head, Body::from(body.to_vec()))).await?;
+            (seen.code, seen.at) = (response.status().as_u16(), Instant::now());
+            let counts = counting && seen.counts();
+            if counting || !seen.is_write() {
+                lock(&inner.seen).push(seen);
+            }
+            Ok::<_, kube::Error>((response, counts))
+        }
+    });
+    let (response, counts) = passed.await??;
     if armed && counts && inner.spring() {
         return Err("the operator was killed".into());
     }
@@ -393,7 +416,7 @@ fn classify(method: &str, path: &str, query: &str, content: &str) -> Seen {
     if let Some(subresource) = parts.get(2) {
         resource = format!("{resource}/{subresource}");
     }
-    Seen { verb, resource, namespace: namespace.to_owned(), name: name.to_owned(), code: 0 }
+    Seen { verb, resource, namespace: namespace.to_owned(), name: name.to_owned(), code: 0, at: Instant::now() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
