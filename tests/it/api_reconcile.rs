@@ -489,7 +489,7 @@ fn a_namespace_can_be_deleted_with_everything_in_it() {
         world.is_ready(&own, "bot").await;
         world.pod(&own, "bot-1", json!({"app": "bot"})).await;
         world.admin.delete("Namespace", "", &own).await.unwrap();
-        let ((), took) = eventually_within(Duration::from_secs(60), "the namespace goes", || async {
+        let ((), took) = eventually_within(Duration::from_secs(120), "the namespace goes", || async {
             let namespace = world.admin.get("Namespace", "", &own).await;
             check(namespace.is_none(), || namespace.unwrap()["status"].to_string())
         })
