@@ -126,6 +126,13 @@ impl Cluster {
         reached
     }
 
+    /// Exactly these of the targets are reached, as soon as the node's policy engine has caught up (Ready speaks of the API), and again.
+    pub fn settles(&self, namespace: &str, pod: &str, targets: &[String], expected: &[String], why: &str) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while self.reached(namespace, pod, targets) != expected && Instant::now() < deadline {}
+        assert_eq!(self.reached(namespace, pod, targets), expected, "{why}");
+    }
+
     /// Connections and packets which arrived outside the cluster from these addresses: (to, port, packets).
     pub fn arrived_outside(&self, from: &[String]) -> Vec<(String, i64, i64)> {
         let counts: Value = serde_json::from_str(&self.ok("cluster.sh", &["counts"])).expect("counts are JSON");
