@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::support::{Api, Operator, OperatorConfig, World, check, eventually, eventually_within, run, workload};
+use crate::support::{Api, Operator, OperatorConfig, World, check, eventually, eventually_within, kind, run, workload};
 
 /// A GitOps controller: holds everything, and is named in the configuration.
 const APPLIER: &str = "system:serviceaccount:argocd:controller";
@@ -31,9 +31,51 @@ async fn guarded_by(name: &str) -> (World, Operator, OperatorConfig) {
     config.settings["appliers"] = json!([APPLIER]);
     let operator = world.operator_with(&world.proxy, config.clone()).await;
     let probe = world.namespace("probe").await;
-    let nobody = world.person("nobody", &[(&probe, "remit-edit")]).await;
+    let labeller = world.labeller().await;
+    let nobody = world.person("nobody", &[(&probe, "remit-edit"), (&probe, &labeller)]).await;
     answers(&nobody, &probe).await;
+    records(&world, &probe).await;
+    holds(&world.admin, &nobody, &probe).await;
     (world, operator, config)
+}
+
+/// Waits until the recorder is called.
+async fn records(world: &World, probe: &str) {
+    let mut writes = 0;
+    eventually("the recorder notes a write", || {
+        writes += 1;
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+            "metadata": {"name": "probe", "namespace": probe, "labels": {"write": writes.to_string()}},
+        });
+        async {
+            world.admin.apply(role).await.map_err(|e| e.to_string())?;
+            let map = world.admin.get("ConfigMap", &world.system(), "remit-recorded-writes").await.ok_or("nothing is recorded")?;
+            check(map["data"].to_string().contains("roles"), || map["data"].to_string())
+        }
+    })
+    .await;
+}
+
+/// Waits until the API server holds both admission policies: it learns of one some time after it was written.
+async fn holds(admin: &Api, nobody: &Api, probe: &str) {
+    let forged = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "spec": {"podSelector": {}},
+        "metadata": {"name": "probe", "namespace": probe, "labels": {"app.kubernetes.io/managed-by": "remit"}},
+    });
+    let leave = json!({"metadata": {"labels": {"remit.dev/enrolled": null}}});
+    let policies = format!("{}?dryRun=All", kind("NetworkPolicy").path(probe, ""));
+    let namespace = format!("{}?dryRun=All", kind("Namespace").path("", probe));
+    eventually("the API server holds remit-protect-generated", || async {
+        let answer = admin.request("POST", &policies, None, Some(&forged)).await;
+        check(answer.as_ref().is_err_and(|e| e.message.contains("marks what Remit generates")), || format!("{answer:?}"))
+    })
+    .await;
+    eventually("the API server holds remit-keep-enrolled", || async {
+        let answer = nobody.request("PATCH", &namespace, Some("application/merge-patch+json"), Some(&leave)).await;
+        check(answer.as_ref().is_err_and(|e| e.message.contains("needs the verb release")), || format!("{answer:?}"))
+    })
+    .await;
 }
 
 /// Waits until the webhook is called, and answers.
@@ -262,15 +304,7 @@ fn taking_a_namespace_out_needs_release_and_labels_cannot_be_forged() {
     run(async {
         let world = world().await;
         let own = world.namespace("enrolment").await;
-        let labeller = world.name("labeller");
-        world
-            .admin
-            .apply(json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": labeller},
-                "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch", "update"]}],
-            }))
-            .await
-            .unwrap();
+        let labeller = world.labeller().await;
         let dana = world.person("dana", &[(&own, "edit"), (&own, &labeller)]).await;
         let ada = world.person("ada", &[(&own, "admin"), (&own, &labeller)]).await;
         world.declare(&own, "bot", "").await;

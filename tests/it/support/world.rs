@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use super::api::{documents_of, program};
 use super::proxy::WORLDS;
-use super::{Api, Operator, OperatorConfig, Proxy, eventually};
+use super::{Api, Operator, OperatorConfig, Proxy, check, eventually};
 
 /// The label on every namespace of a world.
 pub const WORLD_LABEL: &str = "remit.test/world";
@@ -269,7 +269,54 @@ impl World {
                 .await
                 .unwrap_or_else(|e| panic!("{role} for {user}: {e}"));
         }
-        self.admin.as_user(user, &[])
+        let person = self.admin.as_user(user, &[]);
+        if let Some((namespace, _)) = rights.last() {
+            self.is_known(&person, user, namespace).await;
+        }
+        person
+    }
+
+    /// Waits until the API server's authorizer knows the bindings that were written so far: it learns of them in their order, so the
+    /// last one's right, which nobody had before, shows them all.
+    async fn is_known(&self, person: &Api, user: &str, namespace: &str) {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("known-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let metadata = json!({"name": name, "namespace": namespace});
+        let role = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata,
+            "rules": [{"apiGroups": ["remit.test"], "resources": ["rights"], "resourceNames": [name], "verbs": ["know"]}],
+        });
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        });
+        for object in [role, binding] {
+            self.admin.create(object).await.unwrap_or_else(|e| panic!("{name} for {user}: {e}"));
+        }
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"group": "remit.test", "resource": "rights", "verb": "know", "name": name, "namespace": namespace}},
+        });
+        eventually(&format!("the rights of {user} in {namespace} are known"), || async {
+            let answer = person.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", None, Some(&review)).await;
+            let answer = answer.map_err(|e| e.to_string())?;
+            check(answer["status"]["allowed"] == true, || answer["status"].to_string())
+        })
+        .await;
+    }
+
+    /// A ClusterRole that may label namespaces.
+    pub async fn labeller(&self) -> String {
+        let name = self.name("labeller");
+        self.admin
+            .apply(json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
+                "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch", "update"]}],
+            }))
+            .await
+            .expect("a ClusterRole");
+        name
     }
 
     /// Waits until the AIWorkload's condition is so, and speaks of the newest generation; returns its message.
