@@ -4,7 +4,7 @@
 #
 #   KUBECONFIG=... admission.sh HELM...     one run for each Helm; cleans up after itself
 #
-# Refuses to touch a cluster on which Remit is installed. Nothing else may write generated objects there meanwhile.
+# Refuses to touch a cluster on which Remit is installed; takes away what the tests of tests/it left there. No other test may run there meanwhile.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 chart=$(cd "$here/../../charts/remit" && pwd)
@@ -53,6 +53,9 @@ if kubectl get validatingwebhookconfiguration remit-scope >/dev/null 2>&1 &&
   echo "Remit is installed on this cluster; this test needs one without" >&2
   exit 1
 fi
+# What the worlds of tests/it left on this API server: roles that all of them share, policies of their own.
+kubectl delete validatingwebhookconfiguration,validatingadmissionpolicybinding,validatingadmissionpolicy,clusterrolebinding,clusterrole \
+  -l app.kubernetes.io/part-of=remit --ignore-not-found >/dev/null
 # Definitions that were there stay, and stay nobody's.
 present=$(kubectl get crd -o name | grep -E '\.remit\.dev$' || true)
 definitions() {
