@@ -259,7 +259,7 @@ pub struct KubernetesSource {
     pub resources: Vec<String>,
     /// Only objects with these names; absent or empty: all names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._:]*[A-Za-z0-9])?$")))]
     pub resource_names: Vec<String>,
     /// The namespace of the objects; absent: this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -98,6 +98,11 @@ fn bad_aiworkloads_are_refused_and_the_message_says_what_to_write() {
             ),
             ("dataSources: [{name: a, type: Host, access: ReadWrite}]", "dataSources[0]", "host: set it exactly when type is Host"),
             ("dataSources: [{name: a, type: Kubernetes}]", "dataSources[0]", "kubernetes: set it exactly when type is Kubernetes"),
+            (
+                "dataSources: [{name: k, type: Kubernetes, kubernetes: {apiGroups: [''], resources: [pods], resourceNames: ['x; rm -rf ~']}}]",
+                "resourceNames[0]",
+                "should match",
+            ),
             ("dataSources: [{name: a, type: ConfigMap}]", "dataSources[0]", "configMap: set it exactly when type is ConfigMap"),
             (
                 "dataSources: [{name: a, type: Secret, secret: {name: s}, configMap: {name: c}}]",

@@ -79,9 +79,9 @@ impl PartialOrd for Spoken {
 /// The command by which an admin grants a right.
 fn grant(user: &str, namespace: &str, verbs: &str, what: &str, names: &[&str]) -> String {
     let role = format!("{}-{}", verbs.split(',').next().unwrap_or_default(), what.split(['.', '/']).next().unwrap_or_default());
-    let names: String = names.iter().map(|n| format!(" --resource-name={n}")).collect();
+    let names: String = names.iter().map(|n| format!(" --resource-name={}", shell_word(n))).collect();
     let subject = match user.strip_prefix("system:serviceaccount:") {
-        Some(account) => format!("--serviceaccount={account}"),
+        Some(account) => format!("--serviceaccount={}", shell_word(account)),
         None => format!("--user={}", shell_word(user)),
     };
     format!(
@@ -143,11 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn a_users_name_is_one_word_of_a_command() {
+    fn what_others_chose_is_one_word_of_a_command() {
         for (user, word) in
             [("dana@example.com", "dana@example.com"), ("a b; rm -rf /", "'a b; rm -rf /'"), ("it's", r"'it'\''s'"), ("", "''")]
         {
             assert_eq!(shell_word(user), word);
         }
+        let command = grant("system:serviceaccount:a:b;c", "support", "get", "orders", &["x; rm -rf ~", "plain"]);
+        assert!(command.contains(" --resource-name='x; rm -rf ~' --resource-name=plain "), "{command}");
+        assert!(command.ends_with(" --serviceaccount='a:b;c'"), "{command}");
     }
 }

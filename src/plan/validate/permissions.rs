@@ -35,6 +35,11 @@ pub(super) fn permissions(
             }
         }
     }
+    for name in resource_names {
+        if !is_object_name(name) {
+            errors.push(format!("{path}.resourceNames"), format!("{name:?} is not the name of an object"));
+        }
+    }
     let verbs: &[Verb] = if write { &Verb::ALL } else { &Verb::READ };
     let names: Vec<Option<String>> =
         if resource_names.is_empty() { vec![None] } else { resource_names.iter().cloned().map(Some).collect() };
@@ -71,6 +76,13 @@ pub(super) fn permissions(
     all
 }
 
+/// Names as people give them. (The API server takes nearly anything, also what is a command of a shell or breaks a line of YAML.)
+fn is_object_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
+    let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    name.len() <= 253 && name.bytes().all(inner) && ends(name.bytes().next()) && ends(name.bytes().next_back())
+}
+
 /// How many permissions a spec names, without listing them.
 pub(super) fn permissions_named(spec: &api::AIWorkloadSpec) -> usize {
     let one = |k: &api::KubernetesSource| {
@@ -98,5 +110,14 @@ mod tests {
         assert_eq!(verbs(scope("")), Verb::READ.into());
         assert_eq!(verbs(scope("access: Read,")), Verb::READ.into());
         assert_eq!(verbs(scope("access: ReadWrite,")), Verb::ALL.into());
+    }
+    #[test]
+    fn names_of_objects() {
+        for name in ["a", "order-1042", "shop.example.com", "system:node:a", "A_b", &"a".repeat(253)] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in ["", "x; rm -rf ~", "a]", "a b", "-a", "a.", "..", "a/b", "a%2fb", "a\n", "büch", &"a".repeat(254)] {
+            assert!(!is_object_name(name), "{name:?}");
+        }
     }
 }
