@@ -32,6 +32,9 @@ enum Command {
         /// The policy.
         #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(POLICY_FILE))]
         policy: PathBuf,
+        /// Where the pod's search list stands.
+        #[arg(long, default_value = "/etc/resolv.conf")]
+        resolv_conf: PathBuf,
         /// Seconds that open connections may go on after SIGTERM.
         #[arg(long, default_value_t = 5)]
         drain_seconds: u16,
@@ -42,9 +45,8 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, drain_seconds } => {
-            let options =
-                Options { policy, resolv_conf: PathBuf::from("/etc/resolv.conf"), drain: Duration::from_secs(drain_seconds.into()) };
+        Command::Run { policy, resolv_conf, drain_seconds } => {
+            let options = Options { policy, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
         }
