@@ -1,8 +1,9 @@
 //! The plan of one workload → the cluster.
 //!
 //! Order: what denies is written first; then stale grants are removed; then what grants is written; then stale rest is removed, what
-//! denied last of all. Where what denies could not be written, nothing is granted: grants are only narrowed. No write happens for an object
-//! that is exactly as planned. An object under our name which is not ours is never touched, but for the isolation of a namespace.
+//! denied last of all. Where what denies could not be written, nothing is granted: grants are only narrowed. Where the account is somebody
+//! else's, nothing is bound to it. No write happens for an object that is exactly as planned. An object under our name which is not ours is
+//! never touched, but for the isolation of a namespace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,6 +103,10 @@ pub async fn apply(
         prune::remove(hands, &stale, kind, &mut report).await;
     }
     for kind in Kind::ALL.into_iter().filter(|k| !denies(*k)) {
+        if kind == Kind::RoleBinding && report.failures.iter().any(takes_account) {
+            prune::remove(hands, &prune::stale(workload, &[], live), kind, &mut report).await;
+            continue;
+        }
         for object in of(kind) {
             if denied || live.get(&object.key()).is_some_and(|live| narrows(object, &live.object)) {
                 ensure(hands, object, known, &mut report).await;
@@ -115,6 +120,11 @@ pub async fn apply(
     }
     report.failures.sort_by(|a, b| (a.reason, &a.key).cmp(&(b.reason, &b.key)));
     report
+}
+
+/// Bindings name accounts: who made the account would hold what is bound to its name.
+fn takes_account(failure: &Failure) -> bool {
+    failure.key.kind == Kind::ServiceAccount && failure.reason == FailureReason::NameTaken
 }
 
 /// Makes one object be as planned.

@@ -340,6 +340,36 @@ fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
 }
 
 #[test]
+fn an_account_that_somebody_made_under_the_name_of_our_field_manager_is_not_adopted() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("mimic").await;
+        let role = format!("remit.{own}.bot");
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": false,
+            "metadata": {"name": "bot", "namespace": own, "annotations": {"cloud.example.com/role": "admin"}},
+        });
+        // Bound to another account, until then.
+        let cloudy = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "cloudy", "namespace": own}});
+        world.admin.create(cloudy).await.unwrap();
+        world.declare(&own, "bot", &format!("identity: {{serviceAccountName: cloudy}}\n{CONFIGMAPS}")).await;
+        world.is_ready(&own, "bot").await;
+        let before = world.admin.apply_as("remit", account).await.unwrap();
+        world.declare(&own, "bot", CONFIGMAPS).await;
+        let message = world.condition(&own, "bot", "Applied", "False", "NameTaken").await;
+        assert!(message.contains(&format!("ServiceAccount {own}/bot is there already and is not Remit's")), "{message}");
+        let after = world.admin.get("ServiceAccount", &own, "bot").await.unwrap();
+        assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"], "it was not touched");
+        let binding = || world.admin.get("RoleBinding", &own, &role);
+        assert!(binding().await.is_none(), "somebody else's account is granted nothing");
+        assert!(world.policy(&own, "bot").await.is_some(), "its pods are denied all the same");
+        world.admin.delete("ServiceAccount", &own, "bot").await.unwrap();
+        world.is_ready(&own, "bot").await;
+        assert_eq!(binding().await.expect("bound")["subjects"], json!([{"kind": "ServiceAccount", "name": "bot", "namespace": own}]));
+    });
+}
+
+#[test]
 fn observe_writes_nothing_that_denies_and_leaving_enforce_removes() {
     run(async {
         let world = world().await;
