@@ -1,8 +1,9 @@
 //! The plan of one workload → the cluster.
 //!
 //! Order: what denies is written first; then stale grants are removed; then what grants is written; then stale rest is removed, what
-//! denied last of all. Where what denies could not be written, nothing is granted: grants are only narrowed. No write happens for an object
-//! that is exactly as planned. An object under our name which is not ours is never touched.
+//! denied last of all. Where what denies could not be written, nothing is granted: grants are only narrowed. Where the account is somebody
+//! else's, nothing is bound to it. No write happens for an object that is exactly as planned. An object under our name which is not ours is
+//! never touched, but for the isolation of a namespace.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Changed {
     pub fields: Vec<Difference>,
     /// The field manager that had written last.
     pub manager: Option<String>,
+    /// It was somebody else's.
+    pub foreign: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +103,10 @@ pub async fn apply(
         prune::remove(hands, &stale, kind, &mut report).await;
     }
     for kind in Kind::ALL.into_iter().filter(|k| !denies(*k)) {
+        if kind == Kind::RoleBinding && report.failures.iter().any(takes_account) {
+            prune::remove(hands, &prune::stale(workload, &[], live), kind, &mut report).await;
+            continue;
+        }
         for object in of(kind) {
             if denied || live.get(&object.key()).is_some_and(|live| narrows(object, &live.object)) {
                 ensure(hands, object, known, &mut report).await;
@@ -113,6 +120,11 @@ pub async fn apply(
     }
     report.failures.sort_by(|a, b| (a.reason, &a.key).cmp(&(b.reason, &b.key)));
     report
+}
+
+/// Bindings name accounts: who made the account would hold what is bound to its name.
+fn takes_account(failure: &Failure) -> bool {
+    failure.key.kind == Kind::ServiceAccount && failure.reason == FailureReason::NameTaken
 }
 
 /// Makes one object be as planned.
@@ -189,16 +201,17 @@ async fn try_ensure(hands: &Hands, object: &ManagedObject, known: &Known, anew: 
     };
     let Some(live) = live else {
         let answer = settle(hands, object, hands.apply(object).await?).await?;
-        return Ok((uid(&answer), Some(Changed { key, fields: Vec::new(), manager: None })));
+        return Ok((uid(&answer), Some(Changed { key, fields: Vec::new(), manager: None, foreign: false })));
     };
-    if !is_ours(object, &live, known) {
+    let foreign = !is_ours(object, &live, known);
+    if foreign && !takes_over(object) {
         return Err(EnsureError::Taken);
     }
     let fields = differences(object, &live.object);
     if fields.is_empty() {
         return Ok((uid(&live), None));
     }
-    let changed = Changed { key: key.clone(), manager: live.manager.clone(), fields };
+    let changed = Changed { key: key.clone(), manager: live.manager.clone(), fields, foreign };
     if !same_role(object, &live.object) {
         // A binding's role cannot be changed.
         hands.delete(&key, live.object.metadata().uid.as_deref()).await?;
@@ -245,6 +258,13 @@ fn is_ours(object: &ManagedObject, live: &Live, known: &Known) -> bool {
     object.workload().is_some_and(|workload| live.object.workload() == Some(workload))
         || known.get(&object.key()).is_some_and(same)
         || (live.applied_by_us && (object.kind() != Kind::ServiceAccount || owned_alike(object, &live.object)))
+}
+
+/// Whether it is written whoever made what is there. Only the isolation of a namespace, which belongs to no workload, is: that foreign objects
+/// are never adopted protects what others hold, and under this name they hold nothing but a hole. It denies only, so nobody loses more
+/// than what they opened.
+fn takes_over(object: &ManagedObject) -> bool {
+    object.kind() == Kind::NetworkPolicy && object.workload().is_none()
 }
 
 /// Anybody can call a client `remit`: an account that somebody else made is not taken for ours by that.

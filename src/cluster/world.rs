@@ -13,7 +13,7 @@ use super::conflicts::Conflicts;
 use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, RangeFact, SliceFact, WorkloadFact};
 use super::table::{Change, Table};
 use crate::api;
-use crate::plan::{ClusterRanges, ObjectKey, ServiceFact};
+use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
 use crate::scope::{ObjectName, Ranges};
 
 /// Something to reconcile.
@@ -217,23 +217,22 @@ impl World {
         let mut keys = BTreeSet::new();
         for Change { key, old, new } in changes {
             let object = ObjectKey { kind, object: key };
+            // Whatever labels it bears: a workload's would lead away from the isolation that it is.
+            if kind == crate::plan::Kind::NetworkPolicy && object.object.name == UNSCOPED_POLICY {
+                keys.insert(Key::Namespace(object.object.namespace.clone()));
+            }
             for (live, present) in [(old, false), (new, true)] {
-                let Some(live) = live else { continue };
-                match live.object.workload() {
-                    Some(workload) => {
-                        let of = self.objects_of.entry(workload.clone()).or_default();
-                        if present {
-                            of.insert(object.clone());
-                        } else {
-                            of.remove(&object);
-                        }
-                        if of.is_empty() {
-                            self.objects_of.remove(&workload);
-                        }
-                        keys.insert(Key::Workload(workload));
-                    }
-                    None => _ = keys.insert(Key::Namespace(object.object.namespace.clone())),
+                let Some(workload) = live.and_then(|live| live.object.workload()) else { continue };
+                let of = self.objects_of.entry(workload.clone()).or_default();
+                if present {
+                    of.insert(object.clone());
+                } else {
+                    of.remove(&object);
                 }
+                if of.is_empty() {
+                    self.objects_of.remove(&workload);
+                }
+                keys.insert(Key::Workload(workload));
             }
         }
         keys

@@ -180,7 +180,8 @@ impl Reconciler {
         failures
     }
 
-    /// Counts and reports the changes that made good what somebody else had done: the plan had not changed. Returns whether there were any.
+    /// Counts and reports the changes that made good what somebody else had done: the plan had not changed, or the object was not ours.
+    /// Returns whether there were any.
     pub async fn reverted(
         &self,
         about: &k8s_openapi::api::core::v1::ObjectReference,
@@ -189,26 +190,31 @@ impl Reconciler {
         changes: &[Changed],
     ) -> bool {
         let mut any = false;
-        for Changed { key, fields, manager } in changes {
-            let Some(planned) = before.plan.get(key) else { continue };
-            if !plan.contains(planned) {
+        for Changed { key, fields, manager, foreign } in changes {
+            let tampered = before.plan.get(key).is_some_and(|planned| plan.contains(planned));
+            if !tampered && !foreign {
                 continue;
             }
             any = true;
-            self.metrics.reverted(key.kind);
-            let what = if fields.is_empty() {
-                "was deleted".to_owned()
-            } else {
-                format!("was changed ({})", fields.iter().map(|plan::Difference(path)| *path).collect::<Vec<_>>().join(", "))
+            if tampered {
+                self.metrics.reverted(key.kind);
+            }
+            let paths = || fields.iter().map(|plan::Difference(path)| *path).collect::<Vec<_>>().join(", ");
+            let what = match (foreign, fields.is_empty()) {
+                (true, _) => format!("was not Remit's and said otherwise ({}); last written", paths()),
+                (false, true) => "was deleted".to_owned(),
+                (false, false) => format!("was changed ({})", paths()),
             };
             let who = match (self.writers.last(key), manager) {
                 (Some(writer), _) => format!("by {}", writer.user),
                 (None, Some(manager)) if manager != cluster::FIELD_MANAGER => format!("by a client that calls itself {manager}"),
                 (None, _) => "by somebody unknown".to_owned(),
             };
-            let note = format!("{key} {what} {who}; restored");
-            tracing::warn!(object = %key, about = about.name, note, "tampering reverted");
-            self.events.warn(about, Some(key), "TamperingReverted", "Restore", &note).await;
+            let (reason, action, done) =
+                if *foreign { ("TakenOver", "TakeOver", "taken over") } else { ("TamperingReverted", "Restore", "restored") };
+            let note = format!("{key} {what} {who}; {done}");
+            tracing::warn!(object = %key, about = about.name, reason, note, "what somebody else had written is undone");
+            self.events.warn(about, Some(key), reason, action, &note).await;
         }
         any
     }

@@ -169,11 +169,8 @@ async fn remove_generated(client: &Client, kind: Kind) -> Result<(), UninstallEr
         let meta = object.metadata;
         let (Some(name), Some(namespace)) = (meta.name.clone(), meta.namespace.clone()) else { continue };
         let key = ObjectKey { kind, object: ObjectName::new(&namespace, &name) };
-        let ours = match workload_of(&meta) {
-            Some(workload) => key.may_be_of(&workload),
-            None => kind == Kind::NetworkPolicy && name == UNSCOPED_POLICY,
-        };
-        if ours {
+        let isolation = kind == Kind::NetworkPolicy && name == UNSCOPED_POLICY;
+        if isolation || workload_of(&meta).is_some_and(|workload| key.may_be_of(&workload)) {
             delete(&Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &resource), &name).await?;
         }
     }

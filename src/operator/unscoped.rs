@@ -1,4 +1,6 @@
 //! The isolation of a namespace: one policy over all its pods, where a ceiling says so, and none where not.
+//!
+//! Where it is wanted, what somebody else made under its name is taken over; where not, only what we applied is removed.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;

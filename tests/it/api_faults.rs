@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{
-    ANY_EGRESS, ANY_INGRESS, Changes, Fault, Operator, OperatorConfig, Outage, Proxy, Reach, World, check, eventually, eventually_within,
-    has_condition, kind, run, state_of,
+    ANY_EGRESS, ANY_INGRESS, Changes, Fault, Operator, OperatorConfig, Outage, Proxy, Reach, Verb, World, check, eventually,
+    eventually_within, has_condition, kind, run, state_of,
 };
 
 /// The scenarios.
@@ -401,6 +401,26 @@ fn requests_that_are_never_answered_do_not_keep_it_from_starting() {
         .await;
         println!("requests of the first 3 s never answered: working {:?} later", began.elapsed());
         assert!(operator.ended().is_none());
+    });
+}
+
+#[test]
+fn a_selector_that_the_api_server_cannot_read_does_not_hold_a_deletion_for_ever() {
+    run(async {
+        let world = World::new("unreadable").await;
+        let own = world.namespace("bots").await;
+        let _operator = world.operator().await;
+        world.declare(&own, "bot", "").await;
+        world.is_ready(&own, "bot").await;
+        world.pod(&own, "bot-1", json!({"app": "bot"})).await;
+        // Nobody can declare one: what our validation accepts, this API server reads. Another one may read less.
+        world.proxy.refuse(Some((Verb::List, "pods", 400)));
+        world.admin.delete("AIWorkload", &own, "bot").await.unwrap();
+        eventually("the AIWorkload goes", || async {
+            check(world.admin.get("AIWorkload", &own, "bot").await.is_none(), || "it is there".into())
+        })
+        .await;
+        assert_eq!(world.generated(&own, "bot").await, [""; 0]);
     });
 }
 

@@ -340,6 +340,107 @@ fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
 }
 
 #[test]
+fn an_account_that_somebody_made_under_the_name_of_our_field_manager_is_not_adopted() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("mimic").await;
+        let role = format!("remit.{own}.bot");
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount", "automountServiceAccountToken": false,
+            "metadata": {"name": "bot", "namespace": own, "annotations": {"cloud.example.com/role": "admin"}},
+        });
+        // Bound to another account, until then.
+        let cloudy = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "cloudy", "namespace": own}});
+        world.admin.create(cloudy).await.unwrap();
+        world.declare(&own, "bot", &format!("identity: {{serviceAccountName: cloudy}}\n{CONFIGMAPS}")).await;
+        world.is_ready(&own, "bot").await;
+        let before = world.admin.apply_as("remit", account).await.unwrap();
+        world.declare(&own, "bot", CONFIGMAPS).await;
+        let message = world.condition(&own, "bot", "Applied", "False", "NameTaken").await;
+        assert!(message.contains(&format!("ServiceAccount {own}/bot is there already and is not Remit's")), "{message}");
+        let after = world.admin.get("ServiceAccount", &own, "bot").await.unwrap();
+        assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"], "it was not touched");
+        let binding = || world.admin.get("RoleBinding", &own, &role);
+        assert!(binding().await.is_none(), "somebody else's account is granted nothing");
+        assert!(world.policy(&own, "bot").await.is_some(), "its pods are denied all the same");
+        world.admin.delete("ServiceAccount", &own, "bot").await.unwrap();
+        world.is_ready(&own, "bot").await;
+        assert_eq!(binding().await.expect("bound")["subjects"], json!([{"kind": "ServiceAccount", "name": "bot", "namespace": own}]));
+    });
+}
+
+#[test]
+fn a_policy_that_the_api_server_refuses_is_written_empty() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("refused").await;
+        for (service, port) in [("db", 5432), ("cache", 6379)] {
+            world.service(&own, service, port, json!(port)).await;
+        }
+        let spec = |service: &str, port: u16| {
+            format!(
+                "dataSources:
+- {{name: one, type: Service, access: ReadWrite, service: {{name: {service}, port: {port}, protocol: TCP}}}}
+- {{name: settings, type: Kubernetes, kubernetes: {{apiGroups: [''], resources: [configmaps]}}}}"
+            )
+        };
+        world.declare(&own, "older", &spec("db", 5432)).await;
+        world.is_ready(&own, "older").await;
+
+        // Validation knows no plan that the API server would not take, so the cluster's own rules refuse it, with the same 422.
+        let name = world.name("no-egress");
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["networking.k8s.io"], "apiVersions": ["v1"], "resources": ["networkpolicies"], "operations": ["CREATE", "UPDATE"],
+                }]},
+                "validations": [{"expression": "!has(object.spec.egress) || object.spec.egress.size() == 0", "reason": "Invalid"}],
+            },
+        });
+        let here = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own}}});
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": here},
+        });
+        for object in [policy, binding] {
+            world.admin.apply(object).await.unwrap();
+        }
+        let probe = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "probe", "namespace": own},
+            "spec": {"podSelector": {}, "egress": [{}]},
+        });
+        let path = format!("{}?dryRun=All", crate::support::kind("NetworkPolicy").path(&own, ""));
+        eventually("the rule is in force", || async {
+            let answer = world.admin.request("POST", &path, None, Some(&probe)).await;
+            check(answer.as_ref().is_err_and(|refused| refused.code == 422), || format!("{answer:?}"))
+        })
+        .await;
+
+        world.declare(&own, "older", &spec("cache", 6379)).await;
+        world.declare(&own, "newer", &spec("cache", 6379)).await;
+        for bot in ["older", "newer"] {
+            let message = world.condition(&own, bot, "Applied", "False", "WriteFailed").await;
+            assert!(message.contains(&format!("NetworkPolicy {own}/remit-{bot}")) && message.contains(&name), "{message}");
+            let policy = world.policy(&own, bot).await.unwrap_or_else(|| panic!("{bot}: its pods are open"));
+            assert_eq!(policy["podSelector"], json!({"matchLabels": {"app": bot}}));
+            assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+            assert!(policy.get("egress").is_none_or(|rules| *rules == json!([])), "{bot}: {policy}");
+        }
+        assert_eq!(world.generated(&own, "newer").await, [format!("NetworkPolicy {own}/remit-newer")], "and nothing is granted");
+
+        for kind in ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"] {
+            world.admin.delete(kind, "", &name).await.unwrap();
+        }
+        for bot in ["older", "newer"] {
+            world.is_ready(&own, bot).await;
+            let policy = world.policy(&own, bot).await.unwrap();
+            assert!(policy["egress"].as_array().is_some_and(|rules| rules.iter().any(|r| r["ports"][0]["port"] == 6379)), "{policy}");
+        }
+    });
+}
+
+#[test]
 fn observe_writes_nothing_that_denies_and_leaving_enforce_removes() {
     run(async {
         let world = world().await;
@@ -425,6 +526,31 @@ fn deletion_keeps_pods_denied_until_they_are_gone() {
         always(Duration::from_secs(3), "it stays so while the pod is there", || denied_and_waiting(world, &own)).await;
         let message = world.condition(&own, "bot", "Ready", "False", "Waiting").await;
         assert!(message.contains("remit.dev/release"), "{message}");
+        world.admin.delete("Pod", &own, "bot-1").await.unwrap();
+        eventually("the AIWorkload goes with its last pod", || async {
+            check(world.admin.get("AIWorkload", &own, "bot").await.is_none(), || "it is still there".into())
+        })
+        .await;
+        assert_eq!(world.generated(&own, "bot").await, [""; 0]);
+    });
+}
+
+#[test]
+fn deletion_of_the_loser_of_a_conflict_keeps_its_pods_denied_as_well() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("delloser").await;
+        world.declare(&own, "a-older", "selector: {matchLabels: {app: other}}").await;
+        world.is_ready(&own, "a-older").await;
+        world.declare(&own, "bot", CONFIGMAPS).await;
+        world.is_ready(&own, "bot").await;
+        world.pod(&own, "bot-1", json!({"app": "bot"})).await;
+        world.declare(&own, "a-older", "selector: {matchExpressions: [{key: tier, operator: DoesNotExist}]}").await;
+        world.condition(&own, "bot", "Accepted", "False", "Conflict").await;
+        world.admin.delete("AIWorkload", &own, "bot").await.unwrap();
+        world.condition(&own, "bot", "Ready", "False", "Waiting").await;
+        // Whatever the older one does meanwhile: it may govern other pods again.
+        always(Duration::from_secs(3), "it stays so while the pod is there", || denied_and_waiting(world, &own)).await;
         world.admin.delete("Pod", &own, "bot-1").await.unwrap();
         eventually("the AIWorkload goes with its last pod", || async {
             check(world.admin.get("AIWorkload", &own, "bot").await.is_none(), || "it is still there".into())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Operator, World, check, eventually, run};
+use crate::support::{Operator, World, always, check, eventually, run};
 
 /// What is promised.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -216,6 +216,120 @@ fn the_isolation_of_a_namespace_is_put_back() {
             .await;
             assert!(took < PROMISED, "{patch}: {took:?}");
         }
+    });
+}
+
+/// A policy under the name of the isolation that opens everything.
+fn hole(namespace: &str, metadata: Value) -> Value {
+    let mut policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata,
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]},
+    });
+    policy["metadata"]["namespace"] = json!(namespace);
+    policy["metadata"]["name"] = json!("remit.unscoped");
+    policy
+}
+
+/// The isolation as it should be: ours, every pod, nothing in or out.
+async fn isolated(world: &World, namespace: &str) -> Result<Value, String> {
+    let policy = world.admin.get("NetworkPolicy", namespace, "remit.unscoped").await.ok_or("not there")?;
+    let (meta, mut spec) = (&policy["metadata"], policy["spec"].clone());
+    // The API server leaves out what is empty.
+    let nothing = |list: Option<Value>| list.is_none_or(|list| list == json!([]));
+    let empty = ["ingress", "egress"].map(|list| spec.as_object_mut().and_then(|spec| spec.remove(list))).into_iter().all(nothing);
+    let kept = ["finalizers", "ownerReferences", "deletionTimestamp"].iter().any(|member| meta.get(member).is_some());
+    let all = spec == json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    let ours = meta["labels"]["app.kubernetes.io/managed-by"] == "remit";
+    check(empty && all && ours && !kept, || policy.to_string()).map(|()| policy)
+}
+
+#[test]
+fn whoever_took_the_name_of_the_isolation_first_does_not_keep_it_away() {
+    run(async {
+        let world = World::new("unscoped").await;
+        let operator = world.operator().await;
+        let owner = json!([{"apiVersion": "v1", "kind": "Namespace", "name": "none", "uid": "00000000-0000-0000-0000-000000000000"}]);
+        let labels = |namespace: &str| json!({"app.kubernetes.io/managed-by": "remit", "remit.dev/workload": "bot", "remit.dev/workload-namespace": namespace, "team": "x"});
+        let mut cases = Vec::new();
+        for short in ["bare", "labelled", "owned", "stays", "going"] {
+            let own = world.namespace(short).await;
+            let metadata = match short {
+                "bare" => json!({}),
+                "labelled" => json!({"labels": labels(&own)}),
+                "owned" => json!({"labels": {"team": "x"}, "ownerReferences": owner}),
+                _ => json!({"labels": {"team": "x"}, "finalizers": ["example.com/stay"]}),
+            };
+            // The garbage collector may be quicker where the owner is none.
+            world.admin.apply_as("mallory", hole(&own, metadata)).await.unwrap();
+            if short == "going" {
+                world.admin.delete("NetworkPolicy", &own, "remit.unscoped").await.unwrap();
+            }
+            cases.push((short, own));
+        }
+        always(Duration::from_secs(2), "where no isolation is wanted it is nobody's affair", || async {
+            let writes = world.tally_in(&cases.iter().map(|(_, own)| own.as_str()).collect::<Vec<_>>());
+            check(writes.is_empty(), || format!("{writes:?}"))
+        })
+        .await;
+
+        world.ceiling("isolating", json!({}), "unscopedPods: Isolate").await;
+        for (short, own) in &cases {
+            let (policy, took) = eventually(&format!("{short}: isolated"), || isolated(&world, own)).await;
+            println!("{short}: isolated after {took:?}");
+            if matches!(*short, "labelled" | "stays") {
+                assert_eq!(policy["metadata"]["labels"]["team"], "x", "labels beside ours are others' affair");
+            }
+            if *short == "owned" {
+                continue;
+            }
+            eventually(&format!("{short}: an Event says so"), || async {
+                let events = world.admin.list("Event", own, "").await;
+                let said = |e: &Value| e["reason"] == "TakenOver" && e["regarding"]["kind"] == "Namespace" && e["type"] == "Warning";
+                let notes: Vec<&str> = events.iter().filter(|e| said(e)).filter_map(|e| e["note"].as_str()).collect();
+                let names = |note: &&str| note.contains(&format!("{own}/remit.unscoped")) && note.contains("calls itself mallory");
+                check(notes.iter().any(names), || format!("{notes:?} of {} events", events.len()))
+            })
+            .await;
+        }
+        let taken = operator.metric("remit_reconcile_errors_total", &["NameTaken"]).await;
+        assert_eq!(taken.unwrap_or(0.0), 0.0);
+
+        // From now on it is held like any other, whatever labels it bears.
+        tokio::time::sleep(PAUSE).await;
+        for (short, own) in &cases {
+            let open = json!([{"op": "add", "path": "/spec/egress", "value": [{}]}]);
+            world.admin.patch("NetworkPolicy", own, "remit.unscoped", open).await.unwrap();
+            let (_, took) = eventually(&format!("{short}: an edit is undone"), || isolated(&world, own)).await;
+            assert!(took < PROMISED, "{short}: {took:?}");
+        }
+    });
+}
+
+#[test]
+fn whoever_makes_the_isolation_anew_again_and_again_causes_few_writes_and_loses() {
+    run(async {
+        let world = World::new("remade").await;
+        let operator = world.operator().await;
+        let own = world.namespace("own").await;
+        world.ceiling("isolating", json!({}), "unscopedPods: Isolate").await;
+        eventually("isolated", || isolated(&world, &own)).await;
+        world.proxy.clear();
+        let began = Instant::now();
+        let mut made = 0;
+        while began.elapsed() < Duration::from_secs(5) {
+            // The operator may be quicker with either.
+            let _ = world.admin.delete("NetworkPolicy", &own, "remit.unscoped").await;
+            made += usize::from(world.admin.create(hole(&own, json!({}))).await.is_ok());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let writes = world.tally_in(&[&own]);
+        let (total, seconds) = (writes.values().sum::<usize>(), began.elapsed().as_secs_f64());
+        println!("made {made} times in {seconds:.1} s, which caused {writes:?}");
+        assert!(made > 5 && total >= 2 && (total as f64) < 2.0 * seconds + 2.0, "made {made} times in {seconds:.1} s, {writes:?}");
+        let (_, took) = eventually("isolated in the end", || isolated(&world, &own)).await;
+        assert!(took < PROMISED, "{took:?}");
+        let reverted = operator.metric("remit_tampering_reverted_total", &["kind=\"NetworkPolicy\""]).await;
+        assert!(reverted.is_some_and(|count| count >= 2.0), "it is counted: {reverted:?}");
     });
 }
 

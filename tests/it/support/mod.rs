@@ -14,7 +14,7 @@ mod world;
 pub use api::{Api, Refused, kind};
 pub use changes::{ANY_EGRESS, ANY_INGRESS, Changes, Reach};
 pub use operator::{Operator, OperatorConfig};
-pub use proxy::{Fault, Outage, Proxy};
+pub use proxy::{Fault, Outage, Proxy, Verb};
 pub use state::state_of;
 pub use world::{World, has_condition, workload};
 

@@ -194,9 +194,10 @@ pub async fn http_get(port: u16, path: &str) -> Result<(u16, String), String> {
     Ok((code, body.to_owned()))
 }
 
-/// Two ports nobody listens on.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+/// Ports that nobody listens on. Asked for on all addresses, as the operator does: a port that is free on one may still be held by what is left of
+/// a connection on another.
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("0.0.0.0:0").expect("a free port"));
     listeners.map(|l| l.local_addr().expect("bound").port())
 }
 

@@ -96,6 +96,7 @@ struct Inner {
     seen: Mutex<Vec<Seen>>,
     outage: watch::Sender<Outage>,
     fault: Mutex<Option<Fault>>,
+    refused: Mutex<Option<(Verb, &'static str, u16)>>,
     failed_once: Mutex<HashSet<String>>,
     trap: Mutex<Option<Trap>>,
     /// Held over every write while a trap is set, so that exactly the first `k` are done.
@@ -118,6 +119,7 @@ impl Proxy {
             seen: Mutex::default(),
             outage: watch::channel(Outage::None).0,
             fault: Mutex::default(),
+            refused: Mutex::default(),
             failed_once: Mutex::default(),
             trap: Mutex::default(),
             writes: tokio::sync::Mutex::default(),
@@ -171,6 +173,11 @@ impl Proxy {
     pub fn fail_first(&self, fault: Option<Fault>) {
         *lock(&self.inner.fault) = fault;
         lock(&self.inner.failed_once).clear();
+    }
+
+    /// Every request of this verb for this resource is answered with this code, from now on.
+    pub fn refuse(&self, what: Option<(Verb, &'static str, u16)>) {
+        *lock(&self.inner.refused) = what;
     }
 }
 
@@ -235,9 +242,10 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
 
     let fault = if write && seen.resource != "leases" { *lock(&inner.fault) } else { None };
     let fault = fault.filter(|_| lock(&inner.failed_once).insert(format!("{:?} {path}", seen.verb)));
-    if let Some(fault) = fault
-        && let Some(response) = refusal(fault)
-    {
+    let refused = *lock(&inner.refused);
+    let refused = refused.filter(|(verb, resource, _)| (*verb, *resource) == (seen.verb, seen.resource.as_str()));
+    if let Some((code, reason)) = refused.map(|(.., code)| (code, "Refused")).or_else(|| refusal(fault?)) {
+        let response = failure(code, reason);
         seen.code = response.status().as_u16();
         lock(&inner.seen).push(seen);
         return Ok(response);
@@ -380,17 +388,20 @@ fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, Failure> {
 }
 
 /// What a fault answers instead of the API server.
-fn refusal(fault: Fault) -> Option<Answer> {
-    let (code, reason) = match fault {
-        Fault::Conflict => (409, "Conflict"),
-        Fault::TooManyRequests => (429, "TooManyRequests"),
-        Fault::InternalError => (500, "InternalError"),
-        Fault::ReplyLost => return None,
-    };
+fn refusal(fault: Fault) -> Option<(u16, &'static str)> {
+    match fault {
+        Fault::Conflict => Some((409, "Conflict")),
+        Fault::TooManyRequests => Some((429, "TooManyRequests")),
+        Fault::InternalError => Some((500, "InternalError")),
+        Fault::ReplyLost => None,
+    }
+}
+
+fn failure(code: u16, reason: &str) -> Answer {
     let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "injected by the test"});
     let response = Response::builder().status(code).header("content-type", "application/json");
     let response = if code == 429 { response.header("retry-after", "1") } else { response };
-    Some(response.body(whole(serde_json::to_vec(&status).expect("JSON").into())).expect("a response"))
+    response.body(whole(serde_json::to_vec(&status).expect("JSON").into())).expect("a response")
 }
 
 fn classify(method: &str, path: &str, query: &str, content: &str) -> Seen {

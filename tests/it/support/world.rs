@@ -159,7 +159,7 @@ impl World {
     /// The chart's webhooks and admission policies, acting on the namespaces of this world only. The webhooks lead to the operator's port
     /// on this machine; returns the settings that an operator needs for it.
     pub async fn admission(&self) -> OperatorConfig {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+        let [port] = super::operator::free_ports();
         let system = self.system();
         // The API server asks Services for webhooks; an ExternalName leads it to this machine, with the right name on the certificate.
         self.admin
