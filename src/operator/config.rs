@@ -55,7 +55,7 @@ pub struct Webhook {
     pub port: u16,
     /// The Service in front; certificate names are made from it.
     pub service: String,
-    /// ValidatingWebhookConfigurations whose `caBundle` is kept.
+    /// ValidatingWebhookConfigurations whose `path` is kept, and (self-signed) `caBundle`.
     pub configurations: Vec<String>,
     pub certificate: Certificate,
 }

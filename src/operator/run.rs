@@ -251,7 +251,7 @@ fn answers(
     let not_ready = {
         let (world, readiness) = (world.clone(), readiness.clone());
         move || {
-            let parts = [("caches", world.read().is_ready()), ("webhook certificate", readiness.is_ready())];
+            let parts = [("caches", world.read().is_ready()), ("webhook", readiness.is_ready())];
             parts.into_iter().filter(|(_, ready)| !ready).map(|(name, _)| name).collect()
         }
     };

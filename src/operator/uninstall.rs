@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::config::{Certificate, Config};
 use super::run::{self, RunError};
+use super::webhook::PATH_SECRET;
 use crate::api::{self, AIWorkload};
 use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
@@ -80,8 +81,10 @@ async fn once(client: &Client, config: &Config) -> Result<(), UninstallError> {
     }
     delete(&Api::<Lease>::namespaced(client.clone(), &config.namespace), &config.lease.name).await?;
     delete(&Api::<ConfigMap>::namespaced(client.clone(), &config.namespace), RECORDED).await?;
+    let secrets = Api::<Secret>::namespaced(client.clone(), &config.namespace);
+    delete(&secrets, PATH_SECRET).await?;
     if let Certificate::SelfSigned { secret_name } = &config.webhook.certificate {
-        delete(&Api::<Secret>::namespaced(client.clone(), &config.namespace), secret_name).await?;
+        delete(&secrets, secret_name).await?;
     }
     Ok(())
 }

@@ -127,22 +127,22 @@ for helm in "$@"; do
       { kubectl config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority-data}' | base64 -d >"/tmp/remit-chart.$$"; echo "/tmp/remit-chart.$$"; })")
     rm -f "/tmp/remit-chart.$$"
     for name in $names; do
-      passes "the operator writes the caBundle of $name" kubectl "${operator[@]}" patch validatingwebhookconfiguration "$configuration" --type strategic \
-        -p "{\"webhooks\":[{\"name\":\"$name\",\"clientConfig\":{\"caBundle\":\"$bundle\"}}]}"
+      passes "the operator writes the caBundle and the path of $name" kubectl "${operator[@]}" patch validatingwebhookconfiguration "$configuration" --type strategic \
+        -p "{\"webhooks\":[{\"name\":\"$name\",\"clientConfig\":{\"caBundle\":\"$bundle\",\"service\":{\"path\":\"/kept\"}}}]}"
     done
   done
-  bundles() { kubectl get validatingwebhookconfiguration remit-scope remit-recorder -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{"\n"}{end}' | grep -c .; }
+  kept() { kubectl get validatingwebhookconfiguration remit-scope remit-recorder -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{" "}{.clientConfig.service.path}{"\n"}{end}' | grep -c '. /kept$'; }
   values=(--set-json 'grantable.rules=[{"apiGroups":["shop.example.com"],"resources":["orders"],"verbs":["get","list","watch"]}]' --set "grantable.namespaces={$b}"
     --set-json 'ceilings=[{"name":"chart-test","spec":{"namespaceSelector":{"matchLabels":{"chart-test":"true"}},"classes":["Internal"]}}]'
     --set replicas=2 --set webhook.timeoutSeconds=3)
   passes "upgrade" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   passes "the upgrade made the ceiling" kubectl get scopeceiling chart-test
   passes "the upgrade changed the webhook" test "$(kubectl get validatingwebhookconfiguration remit-scope -o jsonpath='{.webhooks[0].timeoutSeconds}')" = 3
-  passes "the upgrade left every caBundle" test "$(bundles)" = 4
+  passes "the upgrade left every caBundle and path" test "$(kept)" = 4
   passes "roll back" "$helm" rollback remit-chart 1 --namespace "$release"
   passes "rolling back took the ceiling away" gone scopeceiling chart-test
   passes "rolling back took the second replica away" test "$(kubectl -n "$release" get deployment remit-operator -o jsonpath='{.spec.replicas}')" = 1
-  passes "rolling back left every caBundle" test "$(bundles)" = 4
+  passes "rolling back left every caBundle and path" test "$(kept)" = 4
   passes "upgrade again" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   for policy in remit-protect-generated remit-keep-enrolled; do
     passes "$policy has no type errors" until_true test "$(kubectl get validatingadmissionpolicy "$policy" -o json | jq -c '.status.typeChecking')" = '{}'
@@ -157,6 +157,7 @@ for helm in "$@"; do
   can no "${as[@]}" get secrets/other -n "$release"
   can no "${as[@]}" list configmaps -n "$release"
   can yes "${as[@]}" get secrets/remit-webhook-tls -n "$release"
+  can yes "${as[@]}" update secrets/remit-webhook-path -n "$release"
   for verb in create update patch delete; do can no "${as[@]}" $verb pods -n $a; can no "${as[@]}" $verb namespaces; done
   for verb in escalate bind; do can no "${as[@]}" $verb roles.rbac.authorization.k8s.io -n $a; can no "${as[@]}" $verb clusterroles; done
   for verb in impersonate; do can no "${as[@]}" $verb users; can no "${as[@]}" $verb serviceaccounts; done

@@ -172,9 +172,15 @@ hides "no ServiceMonitor by default" ServiceMonitor .
 shows "a ServiceMonitor on request" ServiceMonitor 'release: prometheus' "${full[@]}"
 shows "cert-manager makes the certificate" Certificate 'remit-webhook.remit-system.svc$' "${cert[@]}"
 shows "and fills the caBundle" ValidatingWebhookConfiguration 'inject-ca-from: remit-system/remit-webhook' "${cert[@]}"
-shows "the operator then leaves it alone" ConfigMap 'configurations: \[\]' "${cert[@]}"
-hides "and needs no Secret" Role 'secrets' "${cert[@]}" --set uninstall.enabled=false
-hides "caBundle is nobody's in the chart" ValidatingWebhookConfiguration caBundle
+shows "the operator then only reads it" ConfigMap 'type: Files' "${cert[@]}"
+hides "and needs no right to its Secret" Role 'remit-webhook-tls' "${cert[@]}" --set uninstall.enabled=false
+for mode in default cert; do
+  if [ $mode = cert ]; then with=("${cert[@]}"); else with=(); fi
+  shows "$mode: the operator keeps the webhook's path" ConfigMap 'configurations: \[remit-scope, remit-recorder\]' "${with[@]}"
+  shows "$mode: in its Secret" Role 'resourceNames: \[remit-webhook-path\], verbs: \[get, update\]' "${with[@]}"
+  hides "$mode: caBundle is nobody's in the chart" ValidatingWebhookConfiguration caBundle "${with[@]}"
+  hides "$mode: nor is the path" ValidatingWebhookConfiguration 'path:' "${with[@]}"
+done
 shows "another namespace is followed" ValidatingAdmissionPolicy 'system:serviceaccount:elsewhere:remit' --namespace elsewhere
 shows "ceilings are rendered" ScopeCeiling 'unscopedPods: Allow' "${full[@]}"
 shows "before the release goes, Remit is uninstalled" Job 'helm.sh/hook: pre-delete'

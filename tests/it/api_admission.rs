@@ -398,6 +398,14 @@ fn without_the_webhook_no_spec_passes_and_namespaces_can_still_go() {
         operator.kill();
 
         let dana = world.person("dana", &[(&own, "edit")]).await;
+        // The API server names the URL to whom it refuses for want of an answer: that of /scope, never that of /record (src/operator/webhook/paths.rs).
+        let secret = world.admin.get("Secret", &world.system(), "remit-webhook-path").await.expect("the paths' secrets");
+        let decoded = |name: &str| {
+            let bytes: k8s_openapi::ByteString = serde_json::from_value(secret["data"][name].clone()).expect("base64");
+            String::from_utf8(bytes.0).expect("digits")
+        };
+        let told = dana.apply(workload(&own, "new", "selector: {matchLabels: {app: new}}")).await.expect_err("nobody answers").message;
+        assert!(told.contains(&decoded("scope")) && !told.contains(&decoded("record")), "{told}");
         for (who, person) in [("edit", &dana), ("cluster-admin", &world.admin)] {
             refused(
                 person.apply(workload(&own, "new", "selector: {matchLabels: {app: new}}")).await,
@@ -478,6 +486,156 @@ fn the_recorder_knows_who_wrote_and_the_certificate_is_kept() {
         }
         let probe = world.name("probe");
         answers(&world.person("nobody", &[(&probe, "remit-edit")]).await, &probe).await;
+    });
+}
+
+#[test]
+fn only_who_knows_the_path_is_answered() {
+    run(async {
+        let (world, operator, config) = guarded_by("path").await;
+        let own = world.namespace("own").await;
+        let published = async || {
+            let mut all = Vec::new();
+            for configuration in ["remit-scope", "remit-recorder"] {
+                let object = world.admin.get("ValidatingWebhookConfiguration", "", &world.name(configuration)).await.unwrap();
+                let path = |w: &Value| w["clientConfig"]["service"]["path"].as_str().unwrap_or_default().to_owned();
+                all.extend(object["webhooks"].as_array().unwrap().iter().map(path));
+            }
+            all
+        };
+        let [scope, also_scope, record, also_record] = &published().await[..] else { panic!("four webhooks") };
+        let secret = |path: &str, name: &str| {
+            let secret = path.strip_prefix(name).unwrap_or_else(|| panic!("{name} begins {path}")).to_owned();
+            assert_eq!(secret.len(), 64);
+            secret
+        };
+        let secrets = [secret(scope, "/scope/"), secret(record, "/record/")];
+        assert!(scope == also_scope && record == also_record && secrets[0] != secrets[1]);
+
+        // A second replica, on a port of its own.
+        let mut other = OperatorConfig { name: "operator-1".to_owned(), ..config.clone() };
+        let other_port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).unwrap().port();
+        other.settings["webhook"]["port"] = json!(other_port);
+        let replica = world.operator_with(&world.another_proxy().await, other).await;
+        assert_eq!(published().await, [scope, scope, record, record].map(String::clone), "it takes what is there");
+
+        let review = |user: &str| {
+            json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+                "uid": "u-1", "kind": {"group": "rbac.authorization.k8s.io", "version": "v1", "kind": "Role"},
+                "resource": {"group": "rbac.authorization.k8s.io", "version": "v1", "resource": "roles"},
+                "name": format!("written-by-{user}"), "namespace": own, "operation": "UPDATE", "userInfo": {"username": user}}})
+        };
+        let ports = [config.settings["webhook"]["port"].as_u64().unwrap(), u64::from(other_port)];
+        let strange = [
+            "/".to_owned(),
+            "/scope".to_owned(),
+            "/record".to_owned(),
+            format!("/record/{}", "0".repeat(64)),
+            format!("/scope/{}", "0".repeat(64)),
+            format!("/record/{}", secrets[0]),
+            format!("/scope/{}", secrets[1]),
+        ];
+        let webhook = |port: u64| {
+            let mut config = kube::Config::new(format!("https://localhost:{port}").parse().unwrap());
+            config.accept_invalid_certs = true;
+            config.default_retry = false;
+            Api { client: kube::Client::try_from(config.clone()).unwrap(), config }
+        };
+        for (port, operator) in ports.iter().zip([&operator, &replica]) {
+            let webhook = webhook(*port);
+            for path in &strange {
+                let answer = webhook.request("POST", path, None, Some(&review("framed"))).await;
+                assert!(answer.as_ref().is_err_and(|e| e.code == 404), "{port}{path}: {answer:?}");
+            }
+            assert_eq!(operator.metric("remit_webhook_strangers_total", &[]).await, Some(strange.len() as f64));
+            // Positive controls, the recorder's written after all that it should not have kept.
+            let judged = webhook.request("POST", scope, None, Some(&review("framed"))).await.unwrap();
+            assert_eq!(judged["response"]["allowed"], json!(false), "{judged}");
+            let noted = webhook.request("POST", record, None, Some(&review(&format!("known-{port}")))).await.unwrap();
+            assert_eq!(noted["response"]["allowed"], json!(true), "{noted}");
+        }
+        let recorded = || async {
+            let map = world.admin.get("ConfigMap", &world.system(), "remit-recorded-writes").await.ok_or("nothing is recorded")?;
+            let text = map["data"].to_string();
+            check(ports.iter().all(|port| text.contains(&format!("known-{port}"))), || text.clone()).map(|()| text)
+        };
+        let (text, _) = eventually("both recorders note a write", recorded).await;
+        assert!(!text.contains("framed"), "{text}");
+
+        // Whoever leads the API server elsewhere does so for a moment.
+        for (configuration, path) in [("remit-scope", "/scope"), ("remit-recorder", record)] {
+            let elsewhere = json!([{"op": "replace", "path": "/webhooks/0/clientConfig/service/path", "value": path}, {"op": "remove", "path": "/webhooks/1/clientConfig/service/path"}]);
+            world.admin.patch("ValidatingWebhookConfiguration", "", &world.name(configuration), elsewhere).await.unwrap();
+        }
+        eventually("the paths are put back", || async {
+            let now = published().await;
+            check(now == [scope, scope, record, record].map(String::clone), || format!("{now:?}"))
+        })
+        .await;
+        let probe = world.name("probe");
+        let nobody = world.person("nobody", &[(&probe, "remit-edit")]).await;
+        answers(&nobody, &probe).await;
+        for log in [operator.log_text(), replica.log_text()] {
+            assert!(log.contains("published") && !secrets.iter().any(|secret| log.contains(&secret[..16])), "{log}");
+        }
+
+        // An administrator gives the path of /scope another secret. (The edit of a configuration has them look at once.)
+        let another = "5".repeat(64);
+        let secret = json!({"stringData": {"scope": another}});
+        world.admin.patch("Secret", &world.system(), "remit-webhook-path", secret).await.unwrap();
+        let gone = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/service/path"}]);
+        world.admin.patch("ValidatingWebhookConfiguration", "", &world.name("remit-scope"), gone).await.unwrap();
+        let new = format!("/scope/{another}");
+        eventually("the new path is published", || async {
+            let now = published().await;
+            check(now == [&new, &new, record, record].map(String::clone), || format!("{now:?}"))
+        })
+        .await;
+        for port in ports {
+            for path in [scope, &new] {
+                eventually(&format!("{port} answers at {path}"), || async {
+                    webhook(port).request("POST", path, None, Some(&review("framed"))).await.map_err(|e| e.to_string())
+                })
+                .await;
+            }
+        }
+        answers(&nobody, &probe).await;
+    });
+}
+
+#[test]
+fn a_certificate_that_somebody_else_keeps_leaves_the_path_to_the_operator() {
+    run(async {
+        let (world, operator, mut config) = guarded_by("files").await;
+        let name = world.name("remit-scope");
+        let first = async || {
+            let object = world.admin.get("ValidatingWebhookConfiguration", "", &name).await.unwrap();
+            object["webhooks"][0]["clientConfig"].clone()
+        };
+        let before = first().await;
+        // What cert-manager would have written.
+        let secret = world.admin.get("Secret", &world.system(), "remit-webhook-tls").await.expect("the certificate");
+        let directory = tempfile::tempdir().unwrap();
+        for file in ["tls.crt", "tls.key"] {
+            let bytes: k8s_openapi::ByteString = serde_json::from_value(secret["data"][file].clone()).unwrap();
+            std::fs::write(directory.path().join(file), bytes.0).unwrap();
+        }
+        operator.kill();
+        let without = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}, {"op": "remove", "path": "/webhooks/0/clientConfig/service/path"}]);
+        world.admin.patch("ValidatingWebhookConfiguration", "", &name, without).await.unwrap();
+        config.settings["webhook"]["certificate"] = json!({"type": "Files", "directory": directory.path()});
+        let _operator = world.operator_with(&world.proxy, config).await;
+        eventually("the path is put back", || async {
+            let now = first().await;
+            check(now["service"]["path"] == before["service"]["path"], || now.to_string())
+        })
+        .await;
+        assert!(first().await.get("caBundle").is_none(), "the caBundle is not the operator's");
+        let injected = json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": before["caBundle"]}]);
+        world.admin.patch("ValidatingWebhookConfiguration", "", &name, injected).await.unwrap();
+        let probe = world.name("probe");
+        answers(&world.person("nobody", &[(&probe, "remit-edit")]).await, &probe).await;
+        assert_eq!(first().await, before, "and both stay");
     });
 }
 

@@ -84,11 +84,10 @@ http: {port: {{ .Values.http.port }}}
 webhook:
   port: {{ .Values.webhook.port }}
   service: remit-webhook
+  configurations: [remit-scope, remit-recorder]
 {{- if eq .Values.webhook.certificate.type "CertManager" }}
-  configurations: []
   certificate: {type: Files, directory: /etc/remit/tls}
 {{- else }}
-  configurations: [remit-scope, remit-recorder]
   certificate: {type: SelfSigned, secretName: remit-webhook-tls}
 {{- end }}
 lease: {name: remit-operator, durationSeconds: {{ .Values.lease.durationSeconds }}}

@@ -1,7 +1,7 @@
 //! One AdmissionReview: what is asked, and the answer.
 //!
 //! Promise: an answer to everything that can be parsed; what cannot be judged is denied on `/scope` and allowed on `/record`.
-//! In: a path and a body. Out: an answer, or [`Malformed`]. It knows nothing of connections.
+//! In: an endpoint and a body. Out: an answer, or [`Malformed`]. It knows nothing of connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use kube::core::{DynamicObject, Status};
 
 use super::access::{Cluster, Surroundings};
 use super::metrics::{Metrics, Outcome};
+use super::paths::{Endpoint, Known};
 use super::recorder::{Recorder, Write};
 use crate::api::{self, AIWorkload, AIWorkloadSpec, GROUP, ScopeCeiling};
 use crate::operator::Config;
@@ -69,6 +70,7 @@ pub(super) struct Handler<C> {
     pub authors: Authors,
     pub cluster: C,
     pub recorder: Recorder,
+    pub paths: Known,
     pub metrics: Metrics,
 }
 
@@ -91,22 +93,17 @@ enum Trouble {
 }
 
 impl<C: Cluster> Handler<C> {
-    pub async fn answer(&self, path: &str, body: &[u8]) -> Result<AdmissionReview<DynamicObject>, Malformed> {
-        let label = match path {
-            "/scope" => "scope",
-            "/record" => "record",
-            _ => "unknown",
-        };
-        let request = parse(body).inspect_err(|_| self.metrics.answered(label, Outcome::Malformed))?;
+    pub async fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Result<AdmissionReview<DynamicObject>, Malformed> {
+        let request = parse(body).inspect_err(|_| self.metrics.answered(endpoint, Outcome::Malformed))?;
         let response = AdmissionResponse::from(&request);
-        let (response, outcome) = match path {
-            "/record" => {
+        let (response, outcome) = match endpoint {
+            Endpoint::Record => {
                 if !self.record(&request) {
                     self.metrics.record_lost();
                 }
                 (response, Outcome::Allowed)
             }
-            "/scope" => match tokio::time::timeout(DEADLINE, self.scope(&request)).await.unwrap_or(Err(Trouble::Late)) {
+            Endpoint::Scope => match tokio::time::timeout(DEADLINE, self.scope(&request)).await.unwrap_or(Err(Trouble::Late)) {
                 Ok(Answer { denials, warnings }) => {
                     let warnings = (!warnings.is_empty()).then_some(warnings);
                     let mut response = response;
@@ -125,9 +122,8 @@ impl<C: Cluster> Handler<C> {
                     (refuse(response, &trouble.to_string(), reason, code), Outcome::Error)
                 }
             },
-            _ => (refuse(response, "this webhook knows the paths /scope and /record", "Forbidden", 403), Outcome::Error),
         };
-        self.metrics.answered(label, outcome);
+        self.metrics.answered(endpoint, outcome);
         Ok(response.into_review())
     }
 

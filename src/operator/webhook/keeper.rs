@@ -1,7 +1,9 @@
-//! Does what [`super::certificate`] decided: the Secret, the `caBundle` of the configurations, the certificate that is served.
+//! Does what [`super::certificate`] decided: the Secret, the `caBundle` of the configurations, the certificate that is served; and keeps the
+//! [`super::paths`].
 //!
-//! Promise: a certificate is served only after its authority was published; several replicas agree through the Secret's resource
-//! version. With files (cert-manager) it only reads them again. It writes nothing of a configuration but `caBundle`.
+//! Promise: a certificate is served only after its authority was published, a path published only after it was stored and is answered;
+//! several replicas agree through the Secrets' resource versions. With files (cert-manager) it only reads them again and leaves `caBundle`
+//! alone. It writes nothing of a configuration but `caBundle` and the `path` of webhooks behind a Service (one with a URL has its path there).
 
 use std::path::Path;
 use std::pin::pin;
@@ -18,11 +20,12 @@ use tokio::sync::watch;
 
 use super::certificate::{CertificateError, Pair, Stored, decide, validity};
 use super::metrics::Metrics;
+use super::paths::{self, Endpoint, Known, Paths};
 use super::server::{Certificates, certified};
 use crate::operator::Config;
 use crate::operator::config::Certificate;
 
-/// Field manager that owns `caBundle` and nothing else.
+/// Field manager that owns `caBundle` and `path`, and nothing else.
 const FIELD_MANAGER: &str = "remit-ca";
 const EVERY: Duration = Duration::from_secs(30);
 const AFTER_ERROR: Duration = Duration::from_secs(3);
@@ -38,6 +41,8 @@ enum KeepError {
     File { path: String, source: std::io::Error },
     #[error("the certificate cannot be served: {0}")]
     Unusable(String),
+    #[error("no randomness for the webhook's paths")]
+    Random,
 }
 
 pub(super) struct Keeper {
@@ -47,6 +52,7 @@ pub(super) struct Keeper {
     configurations: Vec<String>,
     names: Vec<String>,
     certificates: Certificates,
+    paths: Known,
     metrics: Metrics,
     /// The bundle which every configuration holds, and since when.
     published: Option<(String, i64)>,
@@ -55,7 +61,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(client: kube::Client, config: &Config, certificates: Certificates, metrics: Metrics) -> Self {
+    pub fn new(client: kube::Client, config: &Config, certificates: Certificates, paths: Known, metrics: Metrics) -> Self {
         let Config { namespace, webhook, .. } = config;
         Self {
             client,
@@ -64,6 +70,7 @@ impl Keeper {
             configurations: webhook.configurations.clone(),
             names: vec![format!("{}.{namespace}.svc", webhook.service)],
             certificates,
+            paths,
             metrics,
             published: None,
             last: None,
@@ -78,40 +85,30 @@ impl Keeper {
     }
 
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        match self.certificate.clone() {
-            Certificate::Files { directory } => loop {
-                if let Err(error) = self.read_files(&directory).await {
-                    tracing::warn!(%error, "the webhook's certificate cannot be read");
+        let mut changed = pin!(self.changes());
+        loop {
+            let wait = match self.round(now()).await {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => match self.certificate {
+                    Certificate::Files { .. } => FILES_EVERY,
+                    Certificate::SelfSigned { .. } => EVERY,
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the webhook's certificate or path cannot be kept");
+                    AFTER_ERROR
                 }
-                tokio::select! {
-                    () = tokio::time::sleep(FILES_EVERY) => {}
-                    () = super::told(&mut stop) => return,
-                }
-            },
-            Certificate::SelfSigned { secret_name } => {
-                let mut changed = pin!(self.changes());
-                loop {
-                    let wait = match self.step(&secret_name, now()).await {
-                        Ok(true) => Duration::ZERO,
-                        Ok(false) => EVERY,
-                        Err(error) => {
-                            tracing::warn!(%error, "the webhook's certificate cannot be kept");
-                            AFTER_ERROR
-                        }
-                    };
-                    // A change wakes, but a failing step is not repeated at the pace of changes.
-                    let calm = wait != AFTER_ERROR;
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        Some(()) = changed.next(), if calm => {}
-                        () = super::told(&mut stop) => return,
-                    }
-                }
+            };
+            // A change wakes, but a failing round is not repeated at the pace of changes.
+            let calm = wait != AFTER_ERROR;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Some(()) = changed.next(), if calm => {}
+                () = super::told(&mut stop) => return,
             }
         }
     }
 
-    /// One item for each change of a configuration. (The Secret is only read now and then: what it held before is still trusted.)
+    /// One item for each change of a configuration. (The Secrets are only read now and then: what they held before still counts.)
     fn changes(&self) -> impl futures::Stream<Item = ()> + Send + use<> {
         let only = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
@@ -119,6 +116,47 @@ impl Keeper {
             let seen = watcher(configurations.clone(), only(name)).default_backoff().touched_objects();
             seen.filter_map(async |change| change.ok().map(|_| ())).boxed()
         }))
+    }
+
+    /// True: something was written, look again at once.
+    async fn round(&mut self, now: i64) -> Result<bool, KeepError> {
+        match self.certificate.clone() {
+            Certificate::Files { directory } => {
+                // Files need no API server.
+                let read = self.read_files(&directory).await;
+                let Some(paths) = self.keep_paths().await? else { return Ok(true) };
+                self.publish(None, &paths).await?;
+                read.map(|()| false)
+            }
+            Certificate::SelfSigned { secret_name } => {
+                let Some(paths) = self.keep_paths().await? else { return Ok(true) };
+                self.keep_certificate(&secret_name, &paths, now).await
+            }
+        }
+    }
+
+    /// The paths as they are stored; made if there are none. None: another replica was first, look again.
+    async fn keep_paths(&self) -> Result<Option<Paths>, KeepError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = secrets.get_opt(paths::SECRET).await?;
+        let paths = match found.as_ref().and_then(Paths::read) {
+            Some(paths) => paths,
+            None => {
+                // A deleted or damaged Secret comes back as it was: API servers still ask there.
+                let paths = match self.paths.current() {
+                    Some(paths) => paths,
+                    None => Paths::random(rustls::crypto::ring::default_provider().secure_random).map_err(|_| KeepError::Random)?,
+                };
+                match write(&secrets, paths::SECRET, found, |secret| paths.write(secret)).await {
+                    Ok(()) => tracing::info!("webhook paths stored"),
+                    Err(kube::Error::Api(status)) if status.code == 409 => return Ok(None),
+                    Err(error) => return Err(error.into()),
+                }
+                paths
+            }
+        };
+        self.paths.set(paths.clone());
+        Ok(Some(paths))
     }
 
     async fn read_files(&self, directory: &Path) -> Result<(), KeepError> {
@@ -141,8 +179,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// One round. True: something was written, look again at once.
-    async fn step(&mut self, secret_name: &str, now: i64) -> Result<bool, KeepError> {
+    async fn keep_certificate(&mut self, secret_name: &str, paths: &Paths, now: i64) -> Result<bool, KeepError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = secrets.get_opt(secret_name).await?;
         let stored = found.as_ref().and_then(Stored::read);
@@ -156,7 +193,7 @@ impl Keeper {
             None => base.filter(|_| found.is_none()),
         };
         if let Some(wanted) = wanted {
-            return match write(&secrets, secret_name, found, &wanted).await {
+            return match write(&secrets, secret_name, found, |secret| wanted.write(secret)).await {
                 Ok(()) => {
                     tracing::info!(?step, "webhook certificate stored");
                     self.last = Some(wanted);
@@ -170,13 +207,7 @@ impl Keeper {
         let Some(stored) = stored else { return Ok(false) };
         self.last = Some(stored.clone());
         let Stored { bundle, current: Pair { certificate, key }, next: _ } = &stored;
-        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        let mut published = Ok(());
-        for name in &self.configurations {
-            if let Err(error) = publish(&configurations, name, bundle).await {
-                published = Err(error);
-            }
-        }
+        let published = self.publish(Some(bundle), paths).await;
         match &published {
             Ok(()) if self.published.as_ref().is_none_or(|(known, _)| known != bundle) => self.published = Some((bundle.clone(), now)),
             Ok(()) => {}
@@ -189,13 +220,25 @@ impl Keeper {
         published?;
         Ok(false)
     }
+
+    /// Every configuration that there is leads here, and trusts the bundle (None: somebody else's care).
+    async fn publish(&self, bundle: Option<&str>, paths: &Paths) -> Result<(), kube::Error> {
+        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let mut published = Ok(());
+        for name in &self.configurations {
+            if let Err(error) = publish(&configurations, name, bundle, paths).await {
+                published = Err(error);
+            }
+        }
+        published
+    }
 }
 
-async fn write(secrets: &Api<Secret>, name: &str, found: Option<Secret>, wanted: &Stored) -> Result<(), kube::Error> {
+async fn write(secrets: &Api<Secret>, name: &str, found: Option<Secret>, fill: impl Fn(&mut Secret)) -> Result<(), kube::Error> {
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     match found {
         Some(mut secret) => {
-            wanted.write(&mut secret);
+            fill(&mut secret);
             secrets.replace(name, &params, &secret).await?;
         }
         None => {
@@ -207,40 +250,57 @@ async fn write(secrets: &Api<Secret>, name: &str, found: Option<Secret>, wanted:
                 },
                 ..Secret::default()
             };
-            wanted.write(&mut secret);
+            fill(&mut secret);
             secrets.create(&params, &secret).await?;
         }
     }
     Ok(())
 }
 
-/// The configuration, if there is one, trusts the bundle.
-async fn publish(configurations: &Api<ValidatingWebhookConfiguration>, name: &str, bundle: &str) -> Result<(), kube::Error> {
+async fn publish(
+    configurations: &Api<ValidatingWebhookConfiguration>,
+    name: &str,
+    bundle: Option<&str>,
+    paths: &Paths,
+) -> Result<(), kube::Error> {
     let Some(found) = configurations.get_opt(name).await? else {
         tracing::debug!(name, "no such webhook configuration");
         return Ok(());
     };
-    let Some(patch) = bundles(&found, name, bundle) else { return Ok(()) };
+    let Some(patch) = patch(&found, name, bundle, paths) else { return Ok(()) };
     let params = PatchParams::apply(FIELD_MANAGER).force();
     configurations.patch(name, &params, &Patch::Apply(patch)).await?;
-    tracing::info!(name, "published the webhook's authorities");
+    tracing::info!(name, "published the way to the webhook");
     Ok(())
 }
 
-/// The configuration with nothing but the `caBundle` of each webhook; None if all are as they should be.
-fn bundles(found: &ValidatingWebhookConfiguration, name: &str, bundle: &str) -> Option<Value> {
-    let bundle = ByteString(bundle.as_bytes().to_vec());
-    let webhooks = found.webhooks.as_deref().unwrap_or_default();
-    if webhooks.iter().all(|w| w.client_config.ca_bundle.as_ref() == Some(&bundle)) {
-        return None;
+/// The configuration with nothing but what is ours of each webhook; None if all are as they should be.
+fn patch(found: &ValidatingWebhookConfiguration, name: &str, bundle: Option<&str>, paths: &Paths) -> Option<Value> {
+    let bundle = bundle.map(|bundle| ByteString(bundle.as_bytes().to_vec()));
+    let mut same = true;
+    let mut webhooks = Vec::new();
+    for webhook in found.webhooks.as_deref().unwrap_or_default() {
+        let client = &webhook.client_config;
+        let mut ours = json!({});
+        if let Some(bundle) = &bundle {
+            same &= client.ca_bundle.as_ref() == Some(bundle);
+            ours["caBundle"] = json!(bundle);
+        }
+        if let Some(service) = &client.service {
+            let path = paths.path(Endpoint::of(&webhook.name));
+            same &= service.path.as_ref() == Some(&path);
+            ours["service"] = json!({"path": path});
+        }
+        webhooks.push(json!({"name": webhook.name, "clientConfig": ours}));
     }
-    let webhooks: Vec<Value> = webhooks.iter().map(|w| json!({"name": w.name, "clientConfig": {"caBundle": bundle}})).collect();
-    Some(json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": name},
-        "webhooks": webhooks,
-    }))
+    (!same).then(|| {
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": webhooks,
+        })
+    })
 }
 
 fn now() -> i64 {
@@ -252,24 +312,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_bundle_is_written_and_only_when_it_differs() {
-        let found = |bundles: &[Option<&str>]| -> ValidatingWebhookConfiguration {
-            let webhooks: Vec<Value> = bundles
+    fn only_the_bundle_and_the_path_are_written_and_only_when_they_differ() {
+        let paths = Paths::random(rustls::crypto::ring::default_provider().secure_random).unwrap();
+        let [scope, record] = [Endpoint::Scope, Endpoint::Record].map(|e| json!(paths.path(e)));
+        let (ca, old, none) = (json!("Y2E="), json!("b2xk"), Value::Null);
+        let url = json!("https://127.0.0.1:1/scope");
+        let service = |path: &Value| json!({"name": "remit-webhook", "namespace": "remit-system", "port": 443, "path": path});
+        // (what, webhooks: name, held caBundle, held service or URL), written with a bundle, written without one.
+        let cases = [
+            ("no webhook", vec![], false, false),
+            ("all in place", vec![("a.remit.dev", &ca, service(&scope)), ("a.record.remit.dev", &ca, service(&record))], false, false),
+            ("a fresh release", vec![("a.remit.dev", &none, service(&none)), ("b.remit.dev", &none, service(&none))], true, true),
+            ("no bundle", vec![("a.remit.dev", &none, service(&scope))], true, false),
+            ("an old bundle", vec![("a.remit.dev", &ca, service(&scope)), ("b.remit.dev", &old, service(&scope))], true, false),
+            ("no path", vec![("a.remit.dev", &ca, service(&none))], true, true),
+            ("the other's path", vec![("a.record.remit.dev", &ca, service(&scope))], true, true),
+            ("a URL", vec![("a.remit.dev", &ca, url.clone())], false, false),
+            ("a URL without bundle", vec![("a.remit.dev", &none, url)], true, false),
+        ];
+        for (what, held, with_bundle, without) in cases {
+            let webhooks: Vec<Value> = held
                 .iter()
-                .enumerate()
-                .map(|(i, b)| {
-                    json!({"name": format!("w{i}"), "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
-                    "clientConfig": {"url": "https://127.0.0.1:1/scope", "caBundle": b.map(|b| ByteString(b.into()))}})
+                .map(|(name, bundle, target)| {
+                    let target_field = if target.is_string() { "url" } else { "service" };
+                    json!({"name": name, "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+                    "clientConfig": {target_field: target, "caBundle": bundle}})
                 })
                 .collect();
-            serde_json::from_value(json!({"metadata": {"name": "remit-scope"}, "webhooks": webhooks})).unwrap()
-        };
-        for (held, written) in [(vec![], false), (vec![Some("ca")], false), (vec![Some("ca"), None], true), (vec![Some("old")], true)] {
-            let patch = bundles(&found(&held), "remit-scope", "ca");
-            assert_eq!(patch.is_some(), written, "{held:?}");
-            for webhook in patch.iter().flat_map(|p| p["webhooks"].as_array().unwrap()) {
-                assert_eq!(webhook.as_object().unwrap().keys().collect::<Vec<_>>(), ["clientConfig", "name"]);
-                assert_eq!(webhook["clientConfig"], json!({"caBundle": "Y2E="}));
+            let found = serde_json::from_value(json!({"metadata": {"name": "remit-scope"}, "webhooks": webhooks})).unwrap();
+            for (bundle, written) in [(Some("ca"), with_bundle), (None, without)] {
+                let patch = patch(&found, "remit-scope", bundle, &paths);
+                assert_eq!(patch.is_some(), written, "{what}, {bundle:?}");
+                for (webhook, (name, _, target)) in patch.iter().flat_map(|p| p["webhooks"].as_array().unwrap()).zip(&held) {
+                    let mut expected = json!({"name": name, "clientConfig": {}});
+                    if bundle.is_some() {
+                        expected["clientConfig"]["caBundle"] = ca.clone();
+                    }
+                    if target.is_object() {
+                        let path = if name.ends_with("record.remit.dev") { &record } else { &scope };
+                        expected["clientConfig"]["service"] = json!({"path": path});
+                    }
+                    assert_eq!(*webhook, expected, "{what}, {bundle:?}");
+                }
             }
         }
     }

@@ -1,19 +1,22 @@
 //! The admission webhook.
 //!
 //! Promise: `/scope` lets an AIWorkload or ScopeCeiling through only if [`crate::plan::review`] and the authorizer say so, and refuses
-//! when it cannot find out; `/record` lets everything through and remembers who wrote it. In: AdmissionReviews over TLS. Out: answers,
-//! a ConfigMap of writers, the kept `caBundle`. It changes no object that it is asked about and does not reconcile.
+//! when it cannot find out; `/record` lets everything through and remembers who wrote it; both answer only who knows their secret path.
+//! In: AdmissionReviews over TLS. Out: answers, a ConfigMap of writers, the kept `caBundle` and `path`. It changes no object that it is
+//! asked about and does not reconcile.
 //!
-//! `server` (TLS, limits) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer) and `recorder`;
-//! `certificate` decides about certificates, `keeper` does what it decided.
+//! `server` (TLS, limits, `shares`) → `paths` (who is answered) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer)
+//! and `recorder`; `certificate` decides about certificates, `keeper` does what it decided and publishes the paths.
 
 mod access;
 mod certificate;
 mod handler;
 mod keeper;
 mod metrics;
+mod paths;
 mod recorder;
 mod server;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +28,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use metrics::Metrics;
+pub(super) use paths::SECRET as PATH_SECRET;
 
 use super::{Config, Writers};
 use handler::{Authors, Handler};
 use keeper::Keeper;
+use paths::Known;
 use recorder::Recorder;
 use server::Certificates;
 
@@ -42,13 +47,16 @@ pub struct Context {
     pub readiness: Readiness,
 }
 
-/// Whether the webhook can answer: it has a certificate.
+/// Whether the webhook can answer: it has a certificate and knows its paths.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Certificates);
+pub struct Readiness {
+    certificates: Certificates,
+    paths: Known,
+}
 
 impl Readiness {
     pub fn is_ready(&self) -> bool {
-        self.0.current().is_some()
+        self.certificates.current().is_some() && self.paths.current().is_some()
     }
 }
 
@@ -70,13 +78,13 @@ pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) ->
 }
 
 async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
-    let Context { client, config, writers, metrics, readiness: Readiness(certificates) } = context;
+    let Context { client, config, writers, metrics, readiness: Readiness { certificates, paths } } = context;
     let tls = server::tls(certificates.clone())?;
     let (stop, stopped) = watch::channel(false);
     let (recorder, receiver) = Recorder::new(writers.clone());
-    let keeper = Keeper::new(client.clone(), &config, certificates, metrics.clone());
-    let handler =
-        Handler { authors: Authors::new(&config), cluster: access::ApiServer::new(client.clone()), recorder, metrics: metrics.clone() };
+    let keeper = Keeper::new(client.clone(), &config, certificates, paths.clone(), metrics.clone());
+    let cluster = access::ApiServer::new(client.clone());
+    let handler = Handler { authors: Authors::new(&config), cluster, recorder, paths, metrics: metrics.clone() };
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stopped.clone()));
     parts.spawn(recorder::keep(client, config.namespace.clone(), writers, receiver, stopped.clone()));

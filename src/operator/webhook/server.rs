@@ -1,8 +1,8 @@
 //! TLS and HTTP/1.1 with limits: bodies, times, connections. In: connections. Out: what [`Handler`] answered.
 //!
 //! Promise: no client holds more than its share: a bounded number of connections, each with deadlines for the handshake, the head, the
-//! body and the answer; a body of at most 4 MiB. The certificate can change under open connections. Told to stop, it accepts
-//! nothing more and lets open requests end.
+//! body and the answer; a body of at most 4 MiB, read only for who knows a path. Strangers learn nothing but 404. The certificate can change
+//! under open connections. Told to stop, it accepts nothing more and lets open requests end.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,9 +29,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::Cluster;
 use super::handler::Handler;
+use super::shares::Shares;
 
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
-const MOST_CONNECTIONS: usize = 256;
+const MOST_CONNECTIONS: usize = 512;
+/// Of one peer. An API server has its calls under way and keeps few idle; several may come from one address (NAT, a tunnel to the nodes).
+/// A pod that holds its share leaves three quarters to the others.
+pub(super) const MOST_OF_A_PEER: usize = 128;
+/// Of what is read ahead: 512 connections that never end their head fit into the operator's memory. (hyper's own bound is 400 KiB.)
+const BUFFER: usize = 64 * 1024;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Also how long a connection may lie idle.
 const HEAD: Duration = Duration::from_secs(30);
@@ -90,6 +96,7 @@ pub(super) fn tls(certificates: Certificates) -> Result<TlsAcceptor, rustls::Err
 /// Until told to stop.
 pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let shares = Shares::new(MOST_OF_A_PEER);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -101,11 +108,15 @@ pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, h
             () = super::told(&mut stop) => break,
         };
         match accepted {
-            (Ok(place), Ok((stream, _))) => {
+            (Ok(place), Ok((stream, address))) => {
+                let Some(share) = shares.take(address.ip()) else {
+                    handler.metrics.connection_refused();
+                    continue;
+                };
                 let (tls, handler, stop) = (tls.clone(), handler.clone(), stop.clone());
                 connections.spawn(async move {
                     connection(stream, tls, handler, stop).await;
-                    drop(place);
+                    drop((place, share));
                 });
             }
             (_, Err(error)) => {
@@ -133,7 +144,11 @@ async fn connection<C: Cluster>(stream: TcpStream, tls: TlsAcceptor, handler: Ar
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(respond(&handler, request).await) }
     });
-    let http = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD).serve_connection(TokioIo::new(stream), service);
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
     let mut http = pin!(http);
     let ended = tokio::select! {
         ended = http.as_mut() => ended,
@@ -148,12 +163,19 @@ async fn connection<C: Cluster>(stream: TcpStream, tls: TlsAcceptor, handler: Ar
 }
 
 async fn respond<C: Cluster>(handler: &Handler<C>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    // First of all: whoever does not know a path is not read, and keeps no connection.
+    let Some(endpoint) = handler.paths.endpoint(request.uri().path()) else {
+        handler.metrics.stranger();
+        let mut response = text(StatusCode::NOT_FOUND, "not found");
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    };
     if request.method() != Method::POST {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "POST an AdmissionReview");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    let (head, body) = request.into_parts();
+    let body = request.into_body();
     let too_large = || text(StatusCode::PAYLOAD_TOO_LARGE, "at most 4 MiB");
     if body.size_hint().lower() > LARGEST_BODY as u64 {
         return too_large();
@@ -164,7 +186,7 @@ async fn respond<C: Cluster>(handler: &Handler<C>, request: Request<Incoming>) -
         Ok(Err(error)) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
     };
-    match handler.answer(head.uri.path(), &body).await {
+    match handler.answer(endpoint, &body).await {
         Err(malformed) => text(StatusCode::BAD_REQUEST, &malformed.to_string()),
         Ok(review) => match serde_json::to_vec(&review) {
             Ok(json) => {

@@ -20,6 +20,7 @@ use super::access::{Cluster, Surroundings};
 use super::certificate::{Step, Stored};
 use super::handler::{Authors, Handler};
 use super::metrics::Metrics;
+use super::paths::{Endpoint, Known, Paths};
 use super::recorder::{Queue, Recorder};
 use super::server::{self, Certificates, certified};
 use crate::api::{FINALIZER, RELEASE_ANNOTATION};
@@ -58,8 +59,13 @@ fn handler(away: bool) -> (Handler<Fake>, Writers, Queue) {
         serde_json::from_value(json!({"namespace": "remit-system", "appliers": ["system:serviceaccount:argocd:controller"]})).unwrap();
     let writers = Writers::default();
     let (recorder, queue) = Recorder::new(writers.clone());
-    let metrics = Metrics::default();
-    (Handler { authors: Authors::new(&config), cluster: Fake { away }, recorder, metrics }, writers, queue)
+    let (paths, metrics) = (Known::default(), Metrics::default());
+    paths.set(random_paths());
+    (Handler { authors: Authors::new(&config), cluster: Fake { away }, recorder, paths, metrics }, writers, queue)
+}
+
+fn random_paths() -> Paths {
+    Paths::random(rustls::crypto::ring::default_provider().secure_random).unwrap()
 }
 
 fn asked(kind: &str, operation: &str, user: &str, old: Option<Value>, new: Option<Value>) -> Value {
@@ -127,7 +133,7 @@ async fn answers() {
     for (what, kind, operation, user, old, new, codes, message) in cases {
         for (away, code) in [false, true].into_iter().zip(codes) {
             let body = serde_json::to_vec(&asked(kind, operation, user, old.clone(), new.clone())).unwrap();
-            let answer = serde_json::to_value(handler(away).0.answer("/scope", &body).await.unwrap()).unwrap();
+            let answer = serde_json::to_value(handler(away).0.answer(Endpoint::Scope, &body).await.unwrap()).unwrap();
             let response = &answer["response"];
             assert_eq!((&answer["apiVersion"], &response["uid"]), (&json!("admission.k8s.io/v1"), &json!("u-1")), "{what}");
             assert_eq!(response["allowed"], json!(code == 200), "{what}, away {away}: {response}");
@@ -152,14 +158,11 @@ async fn malformed_reviews_are_no_reviews() {
         r#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}"#,
         r#"{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {}}"#,
     ];
-    for path in ["/scope", "/record", "/"] {
+    for endpoint in [Endpoint::Scope, Endpoint::Record] {
         for body in bodies {
-            assert!(handler.answer(path, body.as_bytes()).await.is_err(), "{path} {body}");
+            assert!(handler.answer(endpoint, body.as_bytes()).await.is_err(), "{endpoint:?} {body}");
         }
     }
-    let body = serde_json::to_vec(&asked("AIWorkload", "DELETE", "admin", Some(workload(json!({}), spec(json!([])))), None)).unwrap();
-    let answer = serde_json::to_value(handler.answer("/other", &body).await.unwrap()).unwrap();
-    assert_eq!(answer["response"]["allowed"], json!(false));
 }
 
 #[tokio::test]
@@ -176,7 +179,7 @@ async fn the_recorder_remembers_and_never_refuses() {
         let mut review = asked("Role", "DELETE", user, Some(json!({"metadata": {"name": "bot"}})), None);
         review["request"]["dryRun"] = json!(dry_run);
         review["request"]["subResource"] = json!(subresource);
-        let answer = serde_json::to_value(handler.answer("/record", &serde_json::to_vec(&review).unwrap()).await.unwrap()).unwrap();
+        let answer = serde_json::to_value(handler.answer(Endpoint::Record, &serde_json::to_vec(&review).unwrap()).await.unwrap()).unwrap();
         assert_eq!(answer["response"]["allowed"], json!(true));
         assert_eq!(writers.last(&key).map(|w| w.user), noted.then(|| user.to_owned()), "{user} {dry_run} {subresource:?}");
     }
@@ -186,6 +189,10 @@ struct Served {
     port: u16,
     stored: Stored,
     certificates: Certificates,
+    scope: String,
+    record: String,
+    writers: Writers,
+    metrics: Metrics,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<()>,
     _queue: Queue,
@@ -206,10 +213,13 @@ async fn served() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = watch::channel(false);
-    let (handler, _, _queue) = handler(false);
+    let (handler, writers, _queue) = handler(false);
+    let paths = handler.paths.current().unwrap();
+    let [scope, record] = [Endpoint::Scope, Endpoint::Record].map(|endpoint| paths.path(endpoint));
+    let metrics = handler.metrics.clone();
     let tls = server::tls(certificates.clone()).unwrap();
     let server = tokio::spawn(server::serve(listener, tls, Arc::new(handler), stopped));
-    Served { port, stored, certificates, stop, server, _queue }
+    Served { port, stored, certificates, scope, record, writers, metrics, stop, server, _queue }
 }
 
 async fn connect(port: u16, bundle: &str) -> std::io::Result<TlsStream<TcpStream>> {
@@ -271,35 +281,39 @@ async fn post(port: u16, bundle: &str, path: &str, body: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_round_trip_over_tls() {
-    let Served { port, stored, stop, server, .. } = &mut served().await;
+    let Served { port, stored, scope, record, stop, server, .. } = &mut served().await;
     let good = serde_json::to_vec(&asked("AIWorkload", "CREATE", "dana", None, Some(workload(json!({}), spec(secret()))))).unwrap();
-    let text = post(*port, &stored.bundle, "/scope", &good).await;
+    let text = post(*port, &stored.bundle, scope, &good).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"allowed\":false") && text.contains("dana does not hold"), "{text}");
     // Two on one connection.
     let mut stream = connect(*port, &stored.bundle).await.unwrap();
     for _ in 0..2 {
-        write_all(&mut stream, head("/record", good.len()).as_bytes()).await.unwrap();
+        write_all(&mut stream, head(record, good.len()).as_bytes()).await.unwrap();
         write_all(&mut stream, &good).await.unwrap();
         let text = answer(&mut stream).await;
         assert!(text.contains("\"allowed\":true"), "{text}");
     }
     for (body, status) in [(&b"{"[..], "400"), (b"", "400"), (&vec![b' '; 4 * 1024 * 1024], "400")] {
-        let text = post(*port, &stored.bundle, "/scope", body).await;
+        let text = post(*port, &stored.bundle, scope, body).await;
         assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{} bytes: {text}", body.len());
     }
     // Too much without saying how much.
     let mut many = connect(*port, &stored.bundle).await.unwrap();
-    write_all(&mut many, b"POST /scope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+    write_all(&mut many, format!("POST {scope} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
     for chunk in [4 * 1024 * 1024, 1] {
         write_all(&mut many, format!("{chunk:x}\r\n{}\r\n", " ".repeat(chunk)).as_bytes()).await.unwrap();
     }
     assert!(answer(&mut many).await.starts_with("HTTP/1.1 413"));
     // A length that is a lie is refused by it, not by what comes.
-    write_all(&mut stream, head("/scope", usize::MAX / 2).as_bytes()).await.unwrap();
+    write_all(&mut stream, head(scope, usize::MAX / 2).as_bytes()).await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 413"));
     let mut stream = connect(*port, &stored.bundle).await.unwrap();
-    write_all(&mut stream, b"GET /scope HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    write_all(&mut stream, format!("GET {scope} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     assert!(answer(&mut stream).await.starts_with("HTTP/1.1 405"));
+    let mut stream = connect(*port, &stored.bundle).await.unwrap();
+    let long = format!("GET {scope} HTTP/1.1\r\nX: {}", "x".repeat(80 * 1024));
+    let _ = write_all(&mut stream, long.as_bytes()).await;
+    assert!(answer(&mut stream).await.starts_with("HTTP/1.1 431"));
     // An authority of no concern is not enough.
     let stranger = Stored::after(None, &Step::Begin, &names(), now()).unwrap().unwrap();
     assert!(connect(*port, &stranger.bundle).await.is_err());
@@ -310,14 +324,14 @@ async fn a_round_trip_over_tls() {
 
 #[tokio::test]
 async fn slow_clients_are_let_go_and_keep_nobody_waiting() {
-    let Served { port, stored, stop, server, .. } = &mut served().await;
+    let Served { port, stored, scope, stop, server, .. } = &mut served().await;
     // One that never speaks TLS, one that stops in its body.
     let mut silent = TcpStream::connect(("127.0.0.1", *port)).await.unwrap();
     let mut slow = connect(*port, &stored.bundle).await.unwrap();
-    write_all(&mut slow, head("/scope", 100).as_bytes()).await.unwrap();
+    write_all(&mut slow, head(scope, 100).as_bytes()).await.unwrap();
     write_all(&mut slow, b"{").await.unwrap();
     let begun = std::time::Instant::now();
-    let text = post(*port, &stored.bundle, "/scope", b"{").await;
+    let text = post(*port, &stored.bundle, scope, b"{").await;
     assert!(text.starts_with("HTTP/1.1 400") && begun.elapsed() < Duration::from_secs(2), "others are served meanwhile");
     let text = tokio::time::timeout(Duration::from_secs(15), answer(&mut slow)).await.unwrap();
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
@@ -328,8 +342,79 @@ async fn slow_clients_are_let_go_and_keep_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn strangers_get_nothing() {
+    let Served { port, stored, scope, record, writers, metrics, .. } = &served().await;
+    let forged = serde_json::to_vec(&asked("Role", "DELETE", "dana", Some(json!({"metadata": {"name": "bot"}})), None)).unwrap();
+    let key = ObjectKey { kind: Kind::Role, object: ObjectName::new("support", "bot") };
+    let (not_theirs, other) = (record.replace("/record", "/scope"), random_paths().path(Endpoint::Record));
+    for path in ["/", "/scope", "/record", "/scope/", "/record/", &not_theirs, &other] {
+        let text = post(*port, &stored.bundle, path, &forged).await;
+        assert!(text.starts_with("HTTP/1.1 404") && !text.contains("uid"), "{path}: {text}");
+        assert_eq!(writers.last(&key), None, "{path}");
+    }
+    // The method makes no difference, the body is not waited for, and the connection is over.
+    for length in [0, 100] {
+        let mut stream = connect(*port, &stored.bundle).await.unwrap();
+        write_all(&mut stream, head("/record", length).replace("POST", "PUT").as_bytes()).await.unwrap();
+        let began = std::time::Instant::now();
+        assert!(answer(&mut stream).await.starts_with("HTTP/1.1 404"), "{length}");
+        let closed = matches!(read(&mut stream, &mut [0]).await, Ok(0) | Err(_));
+        assert!(closed && began.elapsed() < Duration::from_secs(2), "{length}");
+    }
+    assert_eq!(count(metrics, "remit_webhook_strangers_total"), 9);
+    // Positive controls.
+    assert!(post(*port, &stored.bundle, scope, &forged).await.contains("correct the webhook configuration"));
+    assert!(post(*port, &stored.bundle, record, &forged).await.contains("\"allowed\":true"));
+    assert_eq!(writers.last(&key).map(|w| w.user), Some("dana".to_owned()));
+}
+
+/// Whether the server keeps it open without a word.
+async fn is_held(stream: &mut TcpStream) -> bool {
+    tokio::time::timeout(Duration::from_millis(300), read(stream, &mut [0])).await.is_err()
+}
+
+fn count(metrics: &Metrics, name: &str) -> u64 {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    value.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn one_peer_cannot_hold_all_connections() {
+    let Served { port, stored, scope, metrics, .. } = &served().await;
+    let from = async |address: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((address, 0).into()).unwrap();
+        socket.connect(([127, 0, 0, 1], *port).into()).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..server::MOST_OF_A_PEER {
+        held.push(from([127, 0, 0, 2]).await);
+    }
+    for _ in 0..3 {
+        let mut refused = from([127, 0, 0, 2]).await;
+        assert!(!is_held(&mut refused).await, "one more is closed at once");
+    }
+    assert_eq!(count(metrics, "remit_webhook_connections_refused_total"), 3);
+    assert!(is_held(held.last_mut().unwrap()).await, "those within the share stay");
+    let text = post(*port, &stored.bundle, scope, b"{").await;
+    assert!(text.starts_with("HTTP/1.1 400"), "other peers are served: {text}");
+    // What a peer lets go it may take again.
+    drop(held.pop());
+    let mut again = false;
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        again = again || is_held(&mut from([127, 0, 0, 2]).await).await;
+    }
+    assert!(again);
+}
+
+#[tokio::test]
 async fn a_rotation_refuses_nobody_who_holds_the_published_bundle() {
-    let Served { port, stored, certificates, .. } = &served().await;
+    let Served { port, stored, certificates, scope, .. } = &served().await;
     let staged = Stored::after(Some(stored), &Step::Stage, &names(), now()).unwrap().unwrap();
     let promoted = Stored::after(Some(&staged), &Step::Promote, &names(), now()).unwrap().unwrap();
     assert!(connect(*port, &staged.bundle).await.is_ok(), "the old certificate, the new bundle");
@@ -337,7 +422,7 @@ async fn a_rotation_refuses_nobody_who_holds_the_published_bundle() {
     assert!(certificates.set(certified(promoted.current.certificate.as_bytes(), promoted.current.key.as_bytes()).unwrap()));
     assert!(connect(*port, &staged.bundle).await.is_ok(), "the new certificate, the new bundle");
     assert!(connect(*port, &stored.bundle).await.is_err(), "the new certificate is another authority's");
-    write_all(&mut open, head("/scope", 1).as_bytes()).await.unwrap();
+    write_all(&mut open, head(scope, 1).as_bytes()).await.unwrap();
     write_all(&mut open, b"{").await.unwrap();
     assert!(answer(&mut open).await.starts_with("HTTP/1.1 400"), "open connections stay");
 }
@@ -346,7 +431,7 @@ async fn a_rotation_refuses_nobody_who_holds_the_published_bundle() {
 mod real {
     use super::*;
     use crate::api::{AIWorkload, ScopeCeiling, definitions};
-    use crate::operator::webhook::{Readiness, access::ApiServer, keeper::Keeper, recorder};
+    use crate::operator::webhook::{PATH_SECRET, Readiness, access::ApiServer, keeper::Keeper, recorder};
     use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
     use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
     use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role};
@@ -406,19 +491,28 @@ mod real {
             )
             .await;
         }
-        apply::<Namespace>(
-            &Api::all(admin.clone()),
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"remit.dev/enrolled": "true"}}}),
-        )
-        .await;
-
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let configurations: Api<ValidatingWebhookConfiguration> = Api::all(admin.clone());
-        let webhook = |name: &str, path: &str, policy: &str, rules: Value| {
+        // The keeper leaves URLs alone, so they lead to paths that are stored beforehand.
+        let secrets: Api<Secret> = Api::namespaced(admin.clone(), NAMESPACE);
+        for name in ["remit-webhook-tls", PATH_SECRET] {
+            let _ = secrets.delete(name, &DeleteParams::default()).await;
+        }
+        let (paths, mut stored) = (random_paths(), Secret::default());
+        paths.write(&mut stored);
+        stored.metadata.name = Some(PATH_SECRET.to_owned());
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": {"remit.dev/enrolled": "true"}}});
+        until("the namespace takes a Secret (one of an earlier run may still be going)", async || {
+            apply::<Namespace>(&Api::all(admin.clone()), namespace.clone()).await;
+            secrets.create(&PostParams::default(), &stored).await.ok()
+        })
+        .await;
+        let webhook = |name: &str, endpoint: Endpoint, policy: &str, rules: Value| {
             json!({"name": name, "admissionReviewVersions": ["v1"], "failurePolicy": policy, "timeoutSeconds": 5,
-                "sideEffects": if path == "/scope" { "None" } else { "NoneOnDryRun" },
-                "clientConfig": {"url": format!("https://127.0.0.1:{port}{path}")}, "rules": rules,
+                "sideEffects": if endpoint == Endpoint::Scope { "None" } else { "NoneOnDryRun" },
+                "clientConfig": {"url": format!("https://127.0.0.1:{port}{}", paths.path(endpoint))}, "rules": rules,
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}},
                 "matchConditions": [{"name": "ours", "expression": "request.namespace == 'webhook-test' || request.name.startsWith('webhook-test')"}]})
         };
@@ -426,13 +520,18 @@ mod real {
         let kept = [
             (
                 "webhook-test-scope",
-                webhook("scope.test.remit.dev", "/scope", "Fail", rule("remit.dev", "v1alpha1", json!(["aiworkloads", "scopeceilings"]))),
+                webhook(
+                    "scope.test.remit.dev",
+                    Endpoint::Scope,
+                    "Fail",
+                    rule("remit.dev", "v1alpha1", json!(["aiworkloads", "scopeceilings"])),
+                ),
             ),
             (
                 "webhook-test-record",
                 webhook(
                     "record.test.remit.dev",
-                    "/record",
+                    Endpoint::Record,
                     "Ignore",
                     rule("rbac.authorization.k8s.io", "v1", json!(["roles", "rolebindings"])),
                 ),
@@ -442,29 +541,33 @@ mod real {
             let _ = configurations.delete(name, &DeleteParams::default()).await;
             apply(&configurations, json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": {"name": name}, "webhooks": [webhook]})).await;
         }
-        let secrets: Api<Secret> = Api::namespaced(admin.clone(), NAMESPACE);
-        let _ = secrets.delete("remit-webhook-tls", &DeleteParams::default()).await;
 
         let config: Config =
             serde_json::from_value(json!({"namespace": NAMESPACE, "webhook": {"configurations": kept.clone().map(|k| k.0)},
             "appliers": ["applier"]}))
             .unwrap();
         let (stop, stopped) = watch::channel(false);
-        let Readiness(certificates) = Readiness::default();
+        let Readiness { certificates, paths: known } = Readiness::default();
         let metrics = Metrics::default();
-        // Two replicas agree on one certificate.
+        // Two replicas agree on one certificate and on the paths.
         let mut parts = tokio::task::JoinSet::new();
-        for certificates in [certificates.clone(), Certificates::default()] {
-            parts.spawn(Keeper::new(admin.clone(), &config, certificates, metrics.clone()).named(&["127.0.0.1"]).run(stopped.clone()));
+        let other = Known::default();
+        for (certificates, known) in [(certificates.clone(), known.clone()), (Certificates::default(), other.clone())] {
+            parts.spawn(
+                Keeper::new(admin.clone(), &config, certificates, known, metrics.clone()).named(&["127.0.0.1"]).run(stopped.clone()),
+            );
         }
         let (here, there) = (Writers::default(), Writers::default());
         let (recorder, queue) = Recorder::new(here.clone());
         let (_other, other_queue) = Recorder::new(there.clone());
         parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), here.clone(), queue, stopped.clone()));
         parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), there.clone(), other_queue, stopped.clone()));
-        let handler = Handler { authors: Authors::new(&config), cluster: ApiServer::new(admin.clone()), recorder, metrics };
+        let handler =
+            Handler { authors: Authors::new(&config), cluster: ApiServer::new(admin.clone()), recorder, paths: known.clone(), metrics };
         parts.spawn(server::serve(listener, server::tls(certificates.clone()).unwrap(), Arc::new(handler), stopped));
         until("a certificate is served", async || certificates.current()).await;
+        until("the other replica knows the paths", async || other.current()).await;
+        assert!(known.current() == other.current() && known.current() == Some(paths.clone()));
 
         // dana may write AIWorkloads, read orders, and no Secret; she does not hold release.
         let rbac = "rbac.authorization.k8s.io/v1";
@@ -493,6 +596,8 @@ mod real {
             |resource: &str| json!([{"name": "k", "type": "Kubernetes", "kubernetes": {"apiGroups": [""], "resources": [resource]}}]);
         // The API server learns of a caBundle a moment after it was written.
         until("the API server trusts the webhook", async || create(&danas, json!([])).await.ok()).await;
+        let ceilings: Api<ScopeCeiling> = Api::all(admin.clone());
+        let _of_a_run_that_failed = ceilings.delete(NAMESPACE, &DeleteParams::default()).await;
 
         let text = refusal(create(&danas, secret()).await);
         assert!(
@@ -509,7 +614,6 @@ mod real {
         refusal(create(&appliers, kubernetes("configmaps")).await);
         let outside = json!([{"name": "h", "type": "Host", "access": "ReadWrite", "host": {"name": "help.example.com", "port": 443}}]);
         refusal(create(&danas, outside.clone()).await);
-        let ceilings: Api<ScopeCeiling> = Api::all(admin.clone());
         let ceiling = |host: &str| {
             json!({"apiVersion": "remit.dev/v1alpha1", "kind": "ScopeCeiling", "metadata": {"name": NAMESPACE}, "spec": {
             "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}, "classes": ["Restricted"],
@@ -559,9 +663,13 @@ mod real {
         assert_eq!(there.last(&key("dry")), None);
         assert_eq!(Some(writer.user), here.last(&key("noted")).map(|w| w.user));
 
-        // A Secret that somebody deletes and a caBundle that somebody empties come back, the Secret as it was.
-        let before = secrets.get("remit-webhook-tls").await.unwrap();
-        secrets.delete("remit-webhook-tls", &DeleteParams::default()).await.unwrap();
+        // Secrets that somebody deletes and a caBundle that somebody empties come back, the Secrets as they were.
+        let names = ["remit-webhook-tls", PATH_SECRET];
+        let mut before = Vec::new();
+        for name in names {
+            before.push(secrets.get(name).await.unwrap());
+            secrets.delete(name, &DeleteParams::default()).await.unwrap();
+        }
         let emptied = json!({"webhooks": [{"name": "scope.test.remit.dev", "clientConfig": {"caBundle": null}}]});
         configurations.patch("webhook-test-scope", &PatchParams::default(), &Patch::Strategic(emptied)).await.unwrap();
         let trusted = async || {
@@ -569,8 +677,10 @@ mod real {
             held.webhooks.into_iter().flatten().next()?.client_config.ca_bundle
         };
         until("the caBundle comes back", trusted).await;
-        let after = until("the Secret comes back", async || secrets.get_opt("remit-webhook-tls").await.ok().flatten()).await;
-        assert!(before.data == after.data && before.metadata.uid != after.metadata.uid);
+        for (name, before) in names.iter().zip(before) {
+            let after = until("the Secret comes back", async || secrets.get_opt(name).await.ok().flatten()).await;
+            assert!(before.data == after.data && before.metadata.uid != after.metadata.uid, "{name}");
+        }
         until("the API server trusts the webhook still", async || create(&danas, json!([])).await.ok()).await;
         let held = configurations.get("webhook-test-scope").await.unwrap();
         let owned: Vec<String> = held
