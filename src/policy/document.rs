@@ -53,7 +53,7 @@ pub enum Mode {
 pub struct Network {
     /// Such as `cluster.local`.
     pub domain: DomainName,
-    /// The cluster's DNS servers: names are asked there and nowhere else.
+    /// The cluster's DNS servers: names are asked there and nowhere else. Without any, no name is found.
     pub dns: Vec<SocketAddr>,
     /// Addresses that a declared Service may have: those of pods and of Services.
     pub services: Vec<IpNet>,
@@ -98,8 +98,6 @@ pub enum DocumentError {
     Format(u32),
     #[error("the policy has {0} destinations, more than {MOST_DESTINATIONS}")]
     Many(usize),
-    #[error("the policy names no DNS server")]
-    NoDns,
     #[error("data source {of}: {name:?} is not a name that DNS knows")]
     Name { of: String, name: String },
 }
@@ -162,9 +160,6 @@ impl TryFrom<Document> for GuardPolicy {
             return Err(DocumentError::Many(destinations.len()));
         }
         let Network { domain, dns, services, own } = network;
-        if dns.is_empty() {
-            return Err(DocumentError::NoDns);
-        }
         let mut policy = Self {
             services: Ranges::new(services),
             own: Ranges::new(own),

@@ -257,7 +257,6 @@ fn documents_that_are_refused() {
         ("data source orders: \"or/ders.shop.svc.cluster.local\" is not a name", &|v| {
             v["destinations"][0]["target"]["name"] = json!("or/ders")
         }),
-        ("names no DNS server", &|v| v["network"]["dns"] = json!([])),
         ("has 1025 destinations", &|v| {
             let one = v["destinations"][0].clone();
             v["destinations"] = json!(vec![one; MOST_DESTINATIONS + 1]);

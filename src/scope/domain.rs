@@ -43,6 +43,13 @@ impl DomainName {
     }
 }
 
+/// The domain of most clusters.
+impl Default for DomainName {
+    fn default() -> Self {
+        Self("cluster.local".to_owned())
+    }
+}
+
 impl FromStr for DomainName {
     type Err = DomainNameError;
 
