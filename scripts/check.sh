@@ -24,7 +24,7 @@ step "lints" cargo clippy --quiet --locked --all-features --all-targets -- -D wa
 step "unit tests" cargo test --quiet --locked --lib
 step "tests without a cluster" cargo test --quiet --locked --test it -- "${pure[@]}"
 step "feature none" cargo clippy --quiet --locked --no-default-features -- -D warnings
-for feature in k8s client operator cli; do
+for feature in k8s client operator guard cli; do
   step "feature $feature" cargo clippy --quiet --locked --no-default-features --features "$feature" -- -D warnings
 done
 if scripts/deny.sh installed; then

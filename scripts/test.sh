@@ -79,9 +79,10 @@ step "chart" tests/chart/chart.sh target/cluster/bin/helm3 target/cluster/bin/he
 step "API tier: up" bring_up api
 step "chart on an API server" env KUBECONFIG="$PWD/target/cluster-api/kubeconfig" PATH="$PWD/target/cluster/bin:$PATH" tests/chart/admission.sh helm
 step "webhook, asked by a real API server" env KUBECONFIG="$PWD/target/cluster-api/kubeconfig" cargo test --locked --lib -- --ignored
-step "API tier" tests "without a node" --skip node::
+step "API tier" tests "without a node" --skip node:: --skip pod::
 
 if [ "$node" = 1 ]; then
+  step "guard in a pod of its own" tests "in network namespaces" pod::
   step "image" scripts/images.sh
   step "test cluster: its policy engine" engine_tests
   step "node tier: up" bring_up cluster

@@ -4,11 +4,15 @@
 //! earlier ones (`tests/layers.rs` holds this):
 //!
 //! 1. [`scope`]: the words. Names, addresses, selectors, permissions, the validated [`scope::Scope`], the ceiling.
-//! 2. [`api`], [`plan`]: Kubernetes as data. The custom resources; what a scope compiles to. No client.
-//! 3. [`cluster`]: the hands. What is read from and written to a cluster.
-//! 4. [`operator`], [`cli`]: the programs.
+//! 2. [`policy`]: the guard's decisions, and the document that carries them.
+//! 3. [`wire`]: reading what comes over the wire.
+//! 4. [`api`], [`plan`]: Kubernetes as data. The custom resources; what a scope compiles to. No client.
+//! 5. [`cluster`]: the hands. What is read from and written to a cluster.
+//! 6. [`operator`], [`guard`], [`cli`]: the programs.
 
+pub mod policy;
 pub mod scope;
+pub mod wire;
 
 #[cfg(feature = "k8s")]
 pub mod api;
@@ -20,5 +24,7 @@ pub mod cluster;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "guard")]
+pub mod guard;
 #[cfg(feature = "operator")]
 pub mod operator;

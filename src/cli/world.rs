@@ -277,6 +277,7 @@ fn usual_dns() -> DnsFact {
         namespace: "kube-system".to_owned(),
         selector: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
         ports: [Transport::Tcp, Transport::Udp].map(|transport| (transport, PortTarget::Number(53))).into(),
+        addresses: Vec::new(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::facts::{Live, WorkloadFact};
 use super::world::{Settings, World};
-use crate::plan::{DnsFact, Facts, ObjectKey};
-use crate::scope::{Ceilings, Mode, ObjectName, Selector};
+use crate::plan::{DnsFact, Facts, ObjectKey, project};
+use crate::scope::{Ceilings, DomainName, Mode, ObjectName, Selector};
 
 /// Everything that a reconcile of one workload needs to know.
 #[derive(Clone, Debug)]
@@ -90,6 +90,9 @@ fn facts(world: &World, workload: &WorkloadFact) -> Facts {
         world.slices_of(&ObjectName::new("default", "kubernetes")).flat_map(|slice| slice.api_server.iter().copied()).collect();
     api_server.sort();
     api_server.dedup();
+    let (namespace, name) = project::API_SERVICE;
+    let api_service =
+        world.services.get(&ObjectName::new(namespace, name)).map(|service| project::api_service(service)).unwrap_or_default();
     let mut dns: Vec<DnsFact> =
         dns_services.iter().filter_map(|name| DnsFact::of(&name.namespace, world.services.get(name)?.as_ref())).collect();
     dns.sort_by(|a, b| (&a.namespace, &a.selector).cmp(&(&b.namespace, &b.selector)));
@@ -97,8 +100,10 @@ fn facts(world: &World, workload: &WorkloadFact) -> Facts {
         services: services.collect(),
         endpoints: endpoints.collect(),
         api_server,
+        api_service,
         ranges: world.ranges().clone(),
         dns,
         dns_addresses: dns_addresses.clone(),
+        domain: DomainName::default(),
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::scope::{ObjectName, Ranges};
+use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// What is known of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,10 +15,14 @@ pub struct Facts {
     pub endpoints: BTreeMap<ObjectName, Vec<EndpointFact>>,
     /// Where the API server itself listens (policies act after the Service's address is translated).
     pub api_server: Vec<(IpAddr, u16)>,
+    /// Where pods reach it.
+    pub api_service: Vec<(IpAddr, u16)>,
     pub ranges: ClusterRanges,
     pub dns: Vec<DnsFact>,
     /// DNS servers that are no pods, such as NodeLocal DNSCache.
     pub dns_addresses: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub domain: DomainName,
 }
 
 /// A Service.
@@ -28,6 +32,8 @@ pub struct ServiceFact {
     pub selector: BTreeMap<String, String>,
     pub ports: Vec<ServicePortFact>,
     pub external_name: Option<String>,
+    /// Its own: none where it is headless.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A port of a Service.
@@ -79,16 +85,18 @@ pub struct DnsFact {
     pub namespace: String,
     pub selector: BTreeMap<String, String>,
     pub ports: Vec<(Transport, PortTarget)>,
+    /// Where clients ask it.
+    pub addresses: Vec<IpAddr>,
 }
 
 impl DnsFact {
     /// A DNS Service made of pods: those pods, on what stands behind port 53 (OpenShift's listen elsewhere). None: it has no selector or no port 53.
     pub fn of(namespace: &str, service: &ServiceFact) -> Option<Self> {
-        let ServiceFact { selector, ports, external_name } = service;
+        let ServiceFact { selector, ports, external_name, addresses } = service;
         let mut ports: Vec<_> = ports.iter().filter(|p| p.port == 53).map(|p| (p.transport, p.target.clone())).collect();
         ports.sort();
         let found = external_name.is_none() && !selector.is_empty() && !ports.is_empty();
-        found.then(|| Self { namespace: namespace.to_owned(), selector: selector.clone(), ports })
+        found.then(|| Self { namespace: namespace.to_owned(), selector: selector.clone(), ports, addresses: addresses.clone() })
     }
 }
 

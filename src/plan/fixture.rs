@@ -69,8 +69,11 @@ kubernetes:
 /// A cluster whose IPv6 pods bear numbers of a global block.
 pub fn facts() -> Facts {
     let tcp = |name: &str, port, target| ServicePortFact { name: name.into(), port, target, transport: Transport::Tcp };
-    let selected =
-        |app: &str, port| ServiceFact { selector: [("app".to_owned(), app.to_owned())].into(), ports: vec![port], external_name: None };
+    let selected = |app: &str, port| ServiceFact {
+        selector: [("app".to_owned(), app.to_owned())].into(),
+        ports: vec![port],
+        ..ServiceFact::default()
+    };
     let endpoint = |address: &str, port_name: &str, port| EndpointFact {
         address: address.parse().unwrap(),
         port_name: port_name.into(),
@@ -109,6 +112,7 @@ pub fn facts() -> Facts {
         )]
         .into(),
         api_server: vec![("10.99.0.2".parse().unwrap(), 6443)],
+        api_service: vec![("10.96.0.1".parse().unwrap(), 443), ("fd00:10:96::1".parse().unwrap(), 443)],
         ranges: ClusterRanges {
             pods: vec!["10.244.0.0/16".parse().unwrap(), "2001:db8:10:244::/64".parse().unwrap()],
             services: vec!["10.96.0.0/16".parse().unwrap(), "fd00:10:96::/112".parse().unwrap()],
@@ -119,7 +123,9 @@ pub fn facts() -> Facts {
             namespace: "kube-system".into(),
             selector: [("k8s-app".to_owned(), "kube-dns".to_owned())].into(),
             ports: vec![(Transport::Udp, PortTarget::Number(53)), (Transport::Tcp, PortTarget::Number(53))],
+            addresses: vec!["10.96.0.10".parse().unwrap(), "fd00:10:96::a".parse().unwrap()],
         }],
         dns_addresses: vec!["169.254.20.10".parse().unwrap()],
+        domain: "cluster.example".parse().unwrap(),
     }
 }

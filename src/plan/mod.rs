@@ -9,6 +9,7 @@ mod conflict;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod guard;
 mod identity;
 mod network;
 mod object;
@@ -22,6 +23,7 @@ pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing, seniority};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
+pub use guard::{Origin, guard_policy};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
 pub use unscoped::{UNSCOPED_POLICY, left_out, unscoped_policy};

@@ -6,6 +6,7 @@
 //! list that somebody else may fill.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{
@@ -133,7 +134,7 @@ fn open_service(
     facts: &Facts,
     openings: &mut Openings,
 ) -> Result<(), (RefusalReason, String)> {
-    let Some(ServiceFact { selector, ports, external_name }) = facts.services.get(service) else {
+    let Some(ServiceFact { selector, ports, external_name, addresses: _ }) = facts.services.get(service) else {
         return Err((RefusalReason::NotFound, format!("Service {service} does not exist (yet); it is denied until it does")));
     };
     if let Some(name) = external_name {
@@ -144,8 +145,7 @@ fn open_service(
             ),
         ));
     }
-    let Some(ServicePortFact { name, port: _, target, transport }) = ports.iter().find(|p| p.port == port && p.transport == Transport::Tcp)
-    else {
+    let Some(fact) = ports.iter().find(|p| p.port == port && p.transport == Transport::Tcp) else {
         let known: Vec<String> = ports.iter().filter(|p| p.transport == Transport::Tcp).map(|p| p.port.to_string()).collect();
         return Err((RefusalReason::NotFound, format!("Service {service} has no TCP port {port} (it has {})", known.join(", "))));
     };
@@ -153,28 +153,15 @@ fn open_service(
         let selector = Selector::labels(selector.clone())
             .map_err(|e| (RefusalReason::NotFound, format!("Service {service} has a selector that matches no pod: {e}")))?;
         let peer = Peer::Pods { namespace: service.namespace.clone(), selector };
-        openings.entry(peer).or_default().insert((*transport, target.clone()));
+        openings.entry(peer).or_default().insert((Transport::Tcp, fact.target.clone()));
         return Ok(());
     }
-    let own = facts.own_ranges();
-    let mut refused = Vec::new();
-    for endpoint in facts.endpoints.get(service).into_iter().flatten() {
-        if endpoint.port_name != *name || endpoint.transport != *transport {
-            continue;
-        }
-        let address = endpoint.address.to_canonical();
-        let allowed = ceilings.allows_address(&scope.workload.namespace, service, port, address);
-        // Whoever writes the slice chooses neither the address nor the port.
-        let expected = match target {
-            PortTarget::Number(number) => *number,
-            PortTarget::Name(_) => port,
-        };
-        if allowed && endpoint.port == expected && !own.contains(address) && !never_a_destination(address) {
-            let peer = Peer::Address(IpNet::from(address));
-            openings.entry(peer).or_default().insert((endpoint.transport, PortTarget::Number(endpoint.port)));
-        } else {
-            refused.push(std::net::SocketAddr::new(address, endpoint.port).to_string());
-        }
+    let (allowed, mut refused) = endpoints(scope, service, fact, ceilings, facts);
+    for endpoint in allowed {
+        openings
+            .entry(Peer::Address(IpNet::from(endpoint.ip())))
+            .or_default()
+            .insert((Transport::Tcp, PortTarget::Number(endpoint.port())));
     }
     if refused.is_empty() {
         return Ok(());
@@ -190,6 +177,38 @@ fn open_service(
     ))
 }
 
+/// The endpoints of a Service without selector: those that may be reached, and those that may not.
+pub(super) fn endpoints(
+    scope: &Scope,
+    service: &ObjectName,
+    fact: &ServicePortFact,
+    ceilings: &Ceilings,
+    facts: &Facts,
+) -> (Vec<SocketAddr>, Vec<String>) {
+    let ServicePortFact { name, port, target, transport } = fact;
+    let own = facts.own_ranges();
+    let (mut allowed, mut refused) = (Vec::new(), Vec::new());
+    for endpoint in facts.endpoints.get(service).into_iter().flatten() {
+        if endpoint.port_name != *name || endpoint.transport != *transport {
+            continue;
+        }
+        let address = endpoint.address.to_canonical();
+        let named = ceilings.allows_address(&scope.workload.namespace, service, *port, address);
+        // Whoever writes the slice chooses neither the address nor the port.
+        let expected = match target {
+            PortTarget::Number(number) => *number,
+            PortTarget::Name(_) => *port,
+        };
+        let found = SocketAddr::new(address, endpoint.port);
+        if named && endpoint.port == expected && !own.contains(address) && !never_a_destination(address) {
+            allowed.push(found);
+        } else {
+            refused.push(found.to_string());
+        }
+    }
+    (allowed, refused)
+}
+
 /// Addresses which no EndpointSlice may lead to, whatever a ceiling says: loopback, link-local (metadata), multicast, unspecified.
 fn never_a_destination(address: std::net::IpAddr) -> bool {
     let link_local = match address {
@@ -200,7 +219,7 @@ fn never_a_destination(address: std::net::IpAddr) -> bool {
 }
 
 fn open_dns(facts: &Facts, openings: &mut Openings) {
-    for DnsFact { namespace, selector, ports } in &facts.dns {
+    for DnsFact { namespace, selector, ports, addresses: _ } in &facts.dns {
         let Ok(selector) = Selector::labels(selector.clone()) else { continue };
         if selector.is_empty() {
             continue;

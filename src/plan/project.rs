@@ -4,6 +4,7 @@
 //! What cannot be read (an address that is none, a port out of range, a transport nobody knows) leads nowhere and is left out: absent means denied.
 //! Left out as well are ExternalName targets of EndpointSlices (`addressType: FQDN`) and endpoint ports without a number.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -41,6 +42,15 @@ pub fn service(service: &Service) -> (ObjectName, ServiceFact) {
     let fact = ServiceFact {
         ports: ports.collect(),
         selector: spec.selector.unwrap_or_default(),
+        addresses: spec
+            .cluster_ips
+            .iter()
+            .flatten()
+            .chain(&spec.cluster_ip)
+            .filter_map(|a| a.parse().ok())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         external_name: (spec.type_.as_deref() == Some("ExternalName")).then(|| spec.external_name.unwrap_or_default()),
     };
     (name(&service.metadata), fact)
@@ -113,6 +123,15 @@ fn name(meta: &ObjectMeta) -> ObjectName {
     ObjectName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
+/// The Service through which pods reach the API server.
+pub const API_SERVICE: (&str, &str) = ("default", "kubernetes");
+
+/// Where pods reach the API server.
+pub fn api_service(service: &ServiceFact) -> Vec<(IpAddr, u16)> {
+    let ports = service.ports.iter().filter(|p| p.transport == Transport::Tcp).map(|p| p.port);
+    ports.flat_map(|port| service.addresses.iter().map(move |address| (*address, port))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +146,7 @@ mod tests {
     fn services_and_their_target_ports() {
         let (key, fact) = service(&object(json!({
             "metadata": {"namespace": "shop", "name": "orders"},
-            "spec": {"selector": {"app": "orders"}, "ports": [
+            "spec": {"clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7", "fd00::7"], "selector": {"app": "orders"}, "ports": [
                 {"name": "sql", "port": 5432, "targetPort": "postgres"},
                 {"name": "web", "port": 80, "targetPort": 8080, "protocol": "TCP"},
                 {"name": "same", "port": 90},
@@ -148,7 +167,7 @@ mod tests {
                 ("udp", 91, PortTarget::Number(91), Transport::Udp),
             ]
         );
-        assert_eq!(fact.external_name, None);
+        assert_eq!((fact.external_name, fact.addresses), (None, vec!["10.96.7.7".parse::<IpAddr>().unwrap(), "fd00::7".parse().unwrap()]));
         let (_, external) =
             service(&object(json!({"metadata": {"name": "x"}, "spec": {"type": "ExternalName", "externalName": "evil.example.com"}})));
         assert_eq!(external.external_name.as_deref(), Some("evil.example.com"));

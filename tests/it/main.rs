@@ -1,7 +1,7 @@
 //! The one integration test binary: tests of the whole, from outside. A single binary links once.
 //!
-//! `layers`, `generated`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, all others the
-//! API tier; they say so at their head and fail without it. `make test` brings both up.
+//! `layers`, `generated`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
+//! `pod` root and network namespaces, all others the API tier; they say so at their head and fail without it. `make test` brings both up.
 
 #![cfg(feature = "cli")]
 
@@ -24,6 +24,8 @@ mod generated;
 mod layers;
 #[cfg(feature = "operator")]
 mod node;
+#[cfg(feature = "guard")]
+mod pod;
 #[cfg(feature = "operator")]
 mod support;
 

@@ -1,0 +1,69 @@
+//! The guard program: the init container that redirects, and the sidecar that decides.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use remit::guard::{Options, redirect, run};
+use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE};
+
+/// Least privilege for AI services on Kubernetes: the guard.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send what leaves this pod to the guard, and prove that nothing else gets out (init container; needs NET_ADMIN).
+    Redirect {
+        /// The guard's user.
+        #[arg(long)]
+        uid: u32,
+        /// The guard's group.
+        #[arg(long)]
+        gid: u32,
+    },
+    /// Let through what the policy declares, until SIGTERM (sidecar).
+    Run {
+        /// The policy.
+        #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(POLICY_FILE))]
+        policy: PathBuf,
+        /// Where the pod's search list stands.
+        #[arg(long, default_value = "/etc/resolv.conf")]
+        resolv_conf: PathBuf,
+        /// Seconds that open connections may go on after SIGTERM.
+        #[arg(long, default_value_t = 5)]
+        drain_seconds: u16,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let done = match command {
+        Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
+        Command::Run { policy, resolv_conf, drain_seconds } => {
+            let options = Options { policy, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn redirected(exempt: redirect::Exempt) -> Result<(), String> {
+    redirect::install(exempt).map_err(|e| e.to_string())?;
+    for line in redirect::prove().map_err(|e| e.to_string())? {
+        println!("{line}");
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The guard: a sidecar through which everything that leaves a pod must go.
+//!
+//! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy. `dns` answers declared
+//! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`
+//! writes down what was refused, `health` says when it is ready. One thread; memory and connections are bounded.
+//!
+//! Promise: nothing is reached without a [`crate::policy::Permit`]; without a valid policy nothing is permitted.
+
+mod dns;
+mod health;
+mod keeper;
+mod record;
+pub mod redirect;
+mod resolver;
+mod tcp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::sync::watch;
+
+use crate::policy::GuardPolicy;
+
+pub use record::Records;
+
+/// The policy that holds now. None: none was valid yet.
+pub type Held = watch::Receiver<Option<Arc<GuardPolicy>>>;
+
+/// What the guard is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file with the policy.
+    pub policy: PathBuf,
+    /// Where the pod's search list stands.
+    pub resolv_conf: PathBuf,
+    /// How long open connections may go on after the guard was told to end (the app has ended by then).
+    pub drain: Duration,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("cannot listen on {at}: {source}")]
+    Listen { at: SocketAddr, source: io::Error },
+    #[error("signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Until SIGTERM.
+pub async fn run(options: Options) -> Result<(), GuardError> {
+    let Options { policy, resolv_conf, drain } = options;
+    let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
+    let records = Arc::new(Records::stdout());
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
+    let (keep, held) = watch::channel(None);
+    let resolver = Arc::new(resolver::Resolver::new(held.clone()));
+    let health = health::listen().await?;
+    let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
+    let tcp = tcp::Server::listen(held.clone(), resolver, records.clone()).await?;
+    let keeper = tokio::spawn(keeper::keep(policy, keep, records));
+    let health = tokio::spawn(health::serve(health, held));
+    let dns = tokio::spawn(dns.serve());
+    let open = tcp.open();
+    let tcp = tokio::spawn(tcp.serve());
+    terminate.recv().await;
+    tcp.abort();
+    open.drained(drain).await;
+    for part in [keeper, health, dns] {
+        part.abort();
+    }
+    Ok(())
+}
+
+/// Where a redirected connection wanted to go.
+pub(crate) fn original_destination(socket: SockRef<'_>) -> io::Result<SocketAddr> {
+    let six = socket.local_addr()?.is_ipv6();
+    let found = if six { socket.original_dst_v6() } else { socket.original_dst_v4() }?;
+    found.as_socket().ok_or_else(|| io::Error::other("no internet address"))
+}

@@ -1,0 +1,128 @@
+//! What was refused, and what changed: JSON lines on stdout, which every cluster collects already.
+//!
+//! Promise: one line, one record, whatever names a client sends (JSON escapes them); at most [`MOST_A_SECOND`] denials a second, the rest
+//! is counted in the next line.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::policy::{Attempt, GuardPolicy, Mode, Reason};
+
+const MOST_A_SECOND: u32 = 50;
+
+pub struct Records {
+    to: Mutex<Box<dyn Write + Send>>,
+    pace: Mutex<Pace>,
+    count: AtomicU64,
+    seed: u64,
+}
+
+struct Pace {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Denial<'a> {
+    /// Milliseconds since 1970.
+    time: u64,
+    event: &'static str,
+    request_id: &'a str,
+    reason: Reason,
+    attempted: &'a Attempt,
+    retryable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declare: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    left_out: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Records {
+    pub fn stdout() -> Self {
+        Self::to(Box::new(io::stdout()))
+    }
+
+    pub fn to(writer: Box<dyn Write + Send>) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        let pace = Pace { since: Instant::now(), written: 0, left_out: 0 };
+        Self { to: Mutex::new(writer), pace: Mutex::new(pace), count: AtomicU64::new(0), seed: RandomState::new().hash_one(0u8) }
+    }
+
+    /// Returns the id under which it was written down.
+    pub fn denied(&self, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
+        let id = self.id();
+        let Some(left_out) = self.may_write() else { return id };
+        let observed = policy.is_some_and(|policy| policy.mode == Mode::Observe);
+        self.write(&Denial {
+            time: now(),
+            event: if observed { "would_deny" } else { "denied" },
+            request_id: &id,
+            reason,
+            attempted,
+            retryable: reason.retryable(),
+            declare: policy.filter(|_| reason.declarable()).and_then(|policy| attempted.declaration(&policy.domain)),
+            workload: policy.map(|policy| format!("{}/{}", policy.workload.namespace, policy.workload.name)),
+            digest: policy.map(|policy| policy.digest.as_str()),
+            left_out,
+        });
+        id
+    }
+
+    /// A policy begins to hold.
+    pub fn policy(&self, policy: &GuardPolicy) {
+        self.write(&serde_json::json!({
+            "time": now(), "event": "policy", "workload": format!("{}/{}", policy.workload.namespace, policy.workload.name),
+            "generation": policy.generation, "digest": policy.digest, "mode": policy.mode, "suspended": policy.suspended,
+        }));
+    }
+
+    pub fn trouble(&self, what: &str, message: &str) {
+        self.write(&serde_json::json!({"time": now(), "event": "trouble", "what": what, "message": message}));
+    }
+
+    fn write(&self, record: &impl Serialize) {
+        let Ok(mut line) = serde_json::to_vec(record) else { return };
+        line.push(b'\n');
+        let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
+        // Who reads stdout may be gone; what is refused stays refused.
+        let _ = to.write_all(&line).and_then(|()| to.flush());
+    }
+
+    /// How many were left out before, if this one may be written.
+    fn may_write(&self) -> Option<u64> {
+        let mut pace = self.pace.lock().unwrap_or_else(|e| e.into_inner());
+        if pace.since.elapsed() >= Duration::from_secs(1) {
+            (pace.since, pace.written) = (Instant::now(), 0);
+        }
+        if pace.written >= MOST_A_SECOND {
+            pace.left_out += 1;
+            return None;
+        }
+        pace.written += 1;
+        Some(std::mem::take(&mut pace.left_out))
+    }
+
+    /// Time first, so that ids sort; then what tells two of one millisecond, and two guards, apart.
+    fn id(&self) -> String {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        format!("{:011x}-{:08x}", now(), (self.seed.wrapping_add(count) & 0xffff_ffff) as u32)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok()).unwrap_or_default()
+}

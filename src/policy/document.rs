@@ -1,0 +1,221 @@
+//! The document: what the operator writes for the guards of one AIWorkload, and what it means once it was read.
+//!
+//! It names destinations, not mechanisms. Unknown fields and values are refused: an old guard never half-understands a new document.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::scope::{DomainName, Ranges};
+
+/// The format that this program writes and reads.
+pub const FORMAT: u32 = 1;
+/// More destinations than this are refused.
+pub const MOST_DESTINATIONS: usize = 1_024;
+/// More bytes than this are not read.
+const LARGEST: usize = 1024 * 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Document {
+    pub format: u32,
+    pub workload: WorkloadId,
+    /// Of the AIWorkload: a guard never goes back to an older one of the same uid.
+    pub generation: i64,
+    /// Of the scope.
+    pub digest: String,
+    pub mode: Mode,
+    pub suspended: bool,
+    pub network: Network,
+    pub destinations: Vec<Destination>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadId {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// Lets everything pass and records what it would refuse.
+    Observe,
+    Enforce,
+}
+
+/// What a guard must know of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// Such as `cluster.local`.
+    pub domain: DomainName,
+    /// The cluster's DNS servers: names are asked there and nowhere else. Without any, no name is found.
+    pub dns: Vec<SocketAddr>,
+    /// Addresses that a declared Service may have: those of pods and of Services.
+    pub services: Vec<IpNet>,
+    /// Everything that is the cluster's own: never the outside.
+    pub own: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// Name of the data source.
+    pub source: String,
+    pub target: Target,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Target {
+    /// `ports`: the Service's port, and the pods' where it is known by its number. `addresses`: where else than at pods and Services its
+    /// endpoints may lie.
+    Service {
+        name: String,
+        namespace: String,
+        ports: BTreeSet<u16>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        addresses: Vec<IpNet>,
+    },
+    /// A public host, told by the server name in TLS.
+    Host { name: DomainName, port: u16 },
+    /// The API server.
+    Kubernetes { addresses: BTreeSet<SocketAddr> },
+}
+
+/// Why a document is not enforced.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    #[error("the policy is larger than {LARGEST} bytes")]
+    Large,
+    #[error("the policy cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("the policy has format {0}, and this guard reads format {FORMAT}; bring operator and guard to the same version")]
+    Format(u32),
+    #[error("the policy has {0} destinations, more than {MOST_DESTINATIONS}")]
+    Many(usize),
+    #[error("data source {of}: {name:?} is not a name that DNS knows")]
+    Name { of: String, name: String },
+}
+
+/// What a valid document means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardPolicy {
+    pub workload: WorkloadId,
+    pub generation: i64,
+    pub digest: String,
+    pub mode: Mode,
+    pub suspended: bool,
+    pub domain: DomainName,
+    pub dns: Vec<SocketAddr>,
+    pub(super) services: Ranges,
+    pub(super) own: Ranges,
+    /// By their full names.
+    pub(super) service_names: BTreeMap<DomainName, DeclaredService>,
+    /// What clients say instead of a Service's full name, before the resolver completes it.
+    pub(super) short_names: BTreeSet<DomainName>,
+    pub(super) hosts: BTreeMap<DomainName, BTreeMap<u16, String>>,
+    pub(super) api_server: BTreeMap<SocketAddr, String>,
+}
+
+/// A Service that one or more data sources declare.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeclaredService {
+    /// The source of each port.
+    pub ports: BTreeMap<u16, String>,
+    pub addresses: Ranges,
+}
+
+impl Document {
+    pub fn read(bytes: &[u8]) -> Result<Self, DocumentError> {
+        if bytes.len() > LARGEST {
+            return Err(DocumentError::Large);
+        }
+        /// A newer document is told from a broken one.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_slice(bytes)?;
+        if format != FORMAT {
+            return Err(DocumentError::Format(format));
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl TryFrom<Document> for GuardPolicy {
+    type Error = DocumentError;
+
+    fn try_from(document: Document) -> Result<Self, DocumentError> {
+        let Document { format, workload, generation, digest, mode, suspended, network, destinations } = document;
+        if format != FORMAT {
+            return Err(DocumentError::Format(format));
+        }
+        if destinations.len() > MOST_DESTINATIONS {
+            return Err(DocumentError::Many(destinations.len()));
+        }
+        let Network { domain, dns, services, own } = network;
+        let mut policy = Self {
+            services: Ranges::new(services),
+            own: Ranges::new(own),
+            service_names: BTreeMap::new(),
+            short_names: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            api_server: BTreeMap::new(),
+            workload,
+            generation,
+            digest,
+            mode,
+            suspended,
+            domain,
+            dns,
+        };
+        for Destination { source, target } in destinations {
+            match target {
+                Target::Service { name, namespace, ports, addresses } => {
+                    let parsed = |text: String| {
+                        text.parse::<DomainName>().map_err(|_| DocumentError::Name { of: source.clone(), name: text.clone() })
+                    };
+                    let full = parsed(format!("{name}.{namespace}.svc.{}", policy.domain))?;
+                    policy.short_names.insert(parsed(format!("{name}.{namespace}.svc"))?);
+                    policy.short_names.insert(parsed(format!("{name}.{namespace}"))?);
+                    if namespace == policy.workload.namespace {
+                        policy.short_names.insert(parsed(name)?);
+                    }
+                    let service = policy.service_names.entry(full).or_default();
+                    service.ports.extend(ports.into_iter().map(|port| (port, source.clone())));
+                    service.addresses = Ranges::new(service.addresses.blocks().iter().copied().chain(addresses));
+                }
+                Target::Host { name, port } => {
+                    policy.hosts.entry(name).or_default().insert(port, source);
+                }
+                Target::Kubernetes { addresses } => {
+                    policy.api_server.extend(addresses.into_iter().map(|address| (address, source.clone())));
+                    for short in ["kubernetes.default.svc", "kubernetes.default"] {
+                        policy.short_names.insert(short.parse().expect("a name"));
+                    }
+                }
+            }
+        }
+        Ok(policy)
+    }
+}
+
+impl GuardPolicy {
+    /// Whether `next` may take this one's place: never an older one of the same AIWorkload, never another AIWorkload's.
+    pub fn may_become(&self, next: &GuardPolicy) -> bool {
+        let WorkloadId { namespace, name, uid } = &next.workload;
+        let same = *namespace == self.workload.namespace && *name == self.workload.name;
+        same && (*uid != self.workload.uid || next.generation >= self.generation)
+    }
+
+    /// The full names of declared Services.
+    pub fn services(&self) -> impl Iterator<Item = &DomainName> {
+        self.service_names.keys()
+    }
+}

@@ -1,0 +1,15 @@
+//! Decisions of the guard: what one pod may reach, as data, and the one place that says yes.
+//!
+//! [`Document`] is what the operator writes and the guard reads; [`GuardPolicy`] is what a valid one means. A [`Permit`] is made here
+//! only, and nothing is reached without one. Every no is a [`Reason`] of a closed list. No clock, no sockets.
+
+mod decide;
+mod document;
+pub mod pod;
+mod reason;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Connect, Lookup, Permit, Record, Upstream};
+pub use document::{Destination, Document, DocumentError, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId};
+pub use reason::{Attempt, Reason};

@@ -1,0 +1,24 @@
+//! What the operator and the guard agree on about a pod: names, ports, paths, ids.
+
+use std::ops::RangeInclusive;
+
+/// The init container that sends the pod's traffic to the guard.
+pub const REDIRECT_CONTAINER: &str = "remit-redirect";
+/// The sidecar.
+pub const GUARD_CONTAINER: &str = "remit-guard";
+/// The volume with the policy, mounted into the guard only.
+pub const POLICY_VOLUME: &str = "remit-policy";
+pub const POLICY_DIRECTORY: &str = "/etc/remit/policy";
+/// The key of the ConfigMap, and the file in the directory.
+pub const POLICY_FILE: &str = "policy.json";
+
+/// Where redirected TCP arrives, on loopback.
+pub const TCP_PORT: u16 = 15_471;
+/// Where redirected DNS arrives, UDP and TCP, on loopback.
+pub const DNS_PORT: u16 = 15_473;
+/// `/readyz`, for the kubelet: on every address.
+pub const HEALTH_PORT: u16 = 15_470;
+
+/// One is drawn for each pod, and one more as its group: whoever could choose them for an app would walk round the guard, and an image
+/// that bears a user of its own cannot be seen at admission.
+pub const IDS: RangeInclusive<u32> = 2_000_000_000..=2_099_999_999;

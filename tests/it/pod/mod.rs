@@ -1,0 +1,398 @@
+//! The guard in a network namespace of its own, as in a pod: real rules, real packets, no Kubernetes. Needs root and `ip`.
+//!
+//! A second namespace is the world: a DNS server, Services, hosts in both families and a metadata server, which count what arrives.
+
+mod attacks;
+mod changes;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use remit::policy::pod::{HEALTH_PORT, IDS};
+use remit::wire::dns::{self, Query, ResponseCode};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::{Value, json};
+
+pub const ORDERS: &str = "10.96.7.7";
+pub const HELP: [&str; 2] = ["203.0.113.10", "2001:db8:ffff::10"];
+pub const EVIL: [&str; 2] = ["203.0.113.66", "2001:db8:ffff::66"];
+const DNS: &str = "10.96.0.10";
+const GATEWAY: [&str; 2] = ["10.244.0.1", "2001:db8:10:244::1"];
+const POD: [&str; 2] = ["10.244.0.5", "2001:db8:10:244::5"];
+
+/// What the DNS server knows.
+const NAMES: &[(&str, &[&str])] = &[
+    ("orders.shop.svc.cluster.local", &[ORDERS]),
+    ("help.example.com", &HELP),
+    ("rebind.example.com", &[ORDERS]),
+    ("external.support.svc.cluster.local", &[EVIL[0]]),
+];
+
+/// Every address of the world, and its TCP and UDP ports.
+const HOSTS: &[(&str, &[u16], &[u16])] = &[
+    (ORDERS, &[5432, 22], &[]),
+    (HELP[0], &[443, 80], &[443]),
+    (HELP[1], &[443, 80], &[443]),
+    (EVIL[0], &[443, 53], &[53, 443, 9999]),
+    (EVIL[1], &[443, 53], &[53, 443, 9999]),
+    ("169.254.169.254", &[80], &[]),
+    ("10.96.66.66", &[8443], &[]),
+    (GATEWAY[0], &[10250], &[]),
+    (GATEWAY[1], &[10250], &[]),
+];
+
+pub struct World {
+    pod: String,
+    world: String,
+    directory: tempfile::TempDir,
+    hits: Arc<Mutex<BTreeMap<String, usize>>>,
+    guard: Mutex<Option<Child>>,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The other side sent back what was sent.
+    Echo,
+    /// Something else came, or the end.
+    Other(usize),
+    Error(ErrorKind),
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split(' ')).output().expect("`ip` (iproute2) is there");
+    assert!(output.status.success(), "ip {args}: {} (root is needed)", String::from_utf8_lossy(&output.stderr));
+}
+
+impl World {
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let short = format!("{:x}{number}", std::process::id() & 0xffff);
+        let (pod, world) = (format!("rmtp{short}"), format!("rmtw{short}"));
+        for name in [&pod, &world] {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        ip(&format!("link add p{short} netns {pod} type veth peer name w{short} netns {world}"));
+        for (name, device, addresses) in [(&pod, format!("p{short}"), POD), (&world, format!("w{short}"), GATEWAY)] {
+            ip(&format!("-n {name} addr add {}/24 dev {device}", addresses[0]));
+            ip(&format!("-n {name} addr add {}/64 dev {device} nodad", addresses[1]));
+            ip(&format!("-n {name} link set {device} up"));
+        }
+        ip(&format!("-n {pod} route add default via {}", GATEWAY[0]));
+        ip(&format!("-n {pod} -6 route add default via {}", GATEWAY[1]));
+        let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).filter(|a| !GATEWAY.contains(a));
+        for address in known {
+            ip(&format!("-n {world} addr add {address}/{} dev lo", if address.contains(':') { 128 } else { 32 }));
+        }
+        let ids = || IDS.start() + (std::process::id() * 31 + number * 7) % (IDS.end() - IDS.start());
+        let made = Self {
+            pod,
+            world,
+            directory: tempfile::tempdir().expect("a directory"),
+            hits: Arc::default(),
+            guard: Mutex::new(None),
+            uid: ids(),
+            gid: ids() + 1,
+        };
+        made.serve();
+        std::fs::write(
+            made.path("resolv.conf"),
+            "nameserver 10.96.0.10\nsearch support.svc.cluster.local svc.cluster.local cluster.local\n",
+        )
+        .expect("resolv.conf");
+        made
+    }
+
+    /// A pod of which nothing gets out but through the guard, which enforces this.
+    pub fn guarded(policy: &Value) -> Self {
+        let world = Self::new();
+        world.redirect();
+        world.policy(policy);
+        world.start();
+        world.ready();
+        world
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    pub fn policy(&self, policy: &Value) {
+        // Swapped as a whole, as the kubelet does.
+        let new = self.path("policy.new");
+        std::fs::write(&new, serde_json::to_vec(policy).expect("JSON")).expect("the policy is written");
+        std::fs::rename(new, self.path("policy.json")).expect("the policy is there");
+    }
+
+    /// The init container.
+    pub fn redirect(&self) -> String {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.pod, env!("CARGO_BIN_EXE_remit-guard"), "redirect"])
+            .args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()])
+            .output()
+            .expect("the init container starts");
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{text}");
+        text
+    }
+
+    /// The sidecar.
+    pub fn start(&self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("guard.log")).expect("a log");
+        let guard = Command::new("ip")
+            .args(["netns", "exec", &self.pod, "setpriv", "--clear-groups", "--bounding-set", "-all", "--no-new-privs"])
+            .args(["--reuid", &self.uid.to_string(), "--regid", &self.gid.to_string()])
+            .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.json")])
+            .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log)
+            .spawn()
+            .expect("the guard starts");
+        // Its files must be readable for the guard's user.
+        std::fs::set_permissions(self.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
+        *self.guard.lock().expect("no panic while locked") = Some(guard);
+    }
+
+    pub fn ready(&self) {
+        self.eventually("the guard is ready", || match self.health() {
+            Some(text) if text.starts_with("HTTP/1.1 200") => Ok(()),
+            other => Err(format!("{other:?}; log: {}", self.log())),
+        });
+    }
+
+    /// What `/readyz` says, from outside the pod.
+    pub fn health(&self) -> Option<String> {
+        in_namespace(&self.world, || {
+            let at = SocketAddr::new(POD[0].parse().expect("an address"), HEALTH_PORT);
+            let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(2)).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\n\r\n").ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            Some(text)
+        })
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.guard.lock().expect("no panic while locked").as_ref().expect("it runs").id();
+        let sent = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    pub fn kill(&self) {
+        if let Some(mut guard) = self.guard.lock().expect("no panic while locked").take() {
+            let _ = guard.kill();
+            let _ = guard.wait();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("guard.log")).unwrap_or_default()
+    }
+
+    /// The records of this reason.
+    pub fn denials(&self, reason: &str) -> Vec<Value> {
+        let records = self.log();
+        let records = records.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        records.filter(|r| r["reason"] == reason).collect()
+    }
+
+    /// What arrived anywhere in the world, but for DNS questions.
+    pub fn arrived(&self) -> BTreeMap<String, usize> {
+        self.hits.lock().expect("no panic while locked").clone()
+    }
+
+    pub fn forget(&self) {
+        self.hits.lock().expect("no panic while locked").clear();
+    }
+
+    pub fn in_pod<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        in_namespace(&self.pod, act)
+    }
+
+    /// Says something to a TCP port, from inside the pod.
+    pub fn tcp(&self, to: &str, port: u16, say: &[u8]) -> Outcome {
+        self.in_pod(|| {
+            let talk = || -> std::io::Result<Outcome> {
+                let mut stream = connect(to, port)?;
+                stream.write_all(say)?;
+                let mut got = vec![0; say.len()];
+                let mut length = 0;
+                while length < got.len() {
+                    match stream.read(&mut got[length..])? {
+                        0 => return Ok(Outcome::Other(length)),
+                        n => length += n,
+                    }
+                }
+                Ok(if got == say { Outcome::Echo } else { Outcome::Other(length) })
+            };
+            talk().unwrap_or_else(|error| Outcome::Error(error.kind()))
+        })
+    }
+
+    /// Sends a datagram from inside the pod and waits for its echo.
+    pub fn udp(&self, to: &str, port: u16) -> Outcome {
+        self.in_pod(|| {
+            let talk = || -> std::io::Result<Outcome> {
+                let to: IpAddr = to.parse().expect("an address");
+                let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let socket = UdpSocket::bind((any, 0))?;
+                socket.set_read_timeout(Some(Duration::from_millis(700)))?;
+                socket.send_to(b"datagram", (to, port))?;
+                let mut got = [0; 64];
+                let (length, _) = socket.recv_from(&mut got)?;
+                Ok(if &got[..length] == b"datagram" { Outcome::Echo } else { Outcome::Other(length) })
+            };
+            talk().unwrap_or_else(|error| Outcome::Error(error.kind()))
+        })
+    }
+
+    /// Asks the pod's DNS for the IPv4 addresses of a name.
+    pub fn lookup(&self, name: &str) -> (dns::Answer, String) {
+        self.in_pod(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(6))).expect("a timeout");
+            let name = name.parse().expect("a name");
+            socket.send_to(&dns::question(7, &name, false), (DNS, 53)).expect("sent");
+            let mut got = [0; 2048];
+            let (length, from) = socket.recv_from(&mut got).expect("an answer");
+            assert_eq!(from.to_string(), format!("{DNS}:53"), "it comes from whom was asked");
+            (
+                dns::answer(&got[..length], 7, &name, false).expect("an answer to the question"),
+                String::from_utf8_lossy(&got[..length]).into_owned(),
+            )
+        })
+    }
+
+    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Result<T, String>) -> (T, Duration) {
+        let began = Instant::now();
+        loop {
+            match look() {
+                Ok(value) => return (value, began.elapsed()),
+                Err(complaint) => assert!(began.elapsed() < Duration::from_secs(20), "{what}: {complaint}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn serve(&self) {
+        in_namespace(&self.world, || {
+            let socket = UdpSocket::bind((DNS, 53)).expect("the DNS server");
+            std::thread::spawn(move || name_server(&socket));
+            for (address, tcp, udp) in HOSTS {
+                for port in *tcp {
+                    let listener = TcpListener::bind((*address, *port)).expect("a TCP port");
+                    let (hits, what) = (self.hits.clone(), format!("tcp {address} {port}"));
+                    std::thread::spawn(move || {
+                        for stream in listener.incoming().flatten() {
+                            note(&hits, &what);
+                            std::thread::spawn(move || echo(stream));
+                        }
+                    });
+                }
+                for port in *udp {
+                    let socket = UdpSocket::bind((*address, *port)).expect("a UDP port");
+                    let (hits, what) = (self.hits.clone(), format!("udp {address} {port}"));
+                    std::thread::spawn(move || {
+                        let mut buffer = [0; 2048];
+                        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                            note(&hits, &what);
+                            let _ = socket.send_to(&buffer[..length], from);
+                        }
+                    });
+                }
+            }
+        });
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- guard.log\n{}", self.log());
+        }
+        self.kill();
+        for name in [&self.pod, &self.world] {
+            ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+fn note(hits: &Mutex<BTreeMap<String, usize>>, what: &str) {
+    *hits.lock().expect("no panic while locked").entry(what.to_owned()).or_default() += 1;
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+fn name_server(socket: &UdpSocket) {
+    let mut buffer = [0; 2048];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let Ok(query) = Query::read(&buffer[..length]) else { continue };
+        let known = NAMES.iter().find(|(name, _)| query.name().is_some_and(|asked| asked.as_str() == *name));
+        let addresses: Vec<IpAddr> = known.iter().flat_map(|(_, all)| all.iter()).map(|a| a.parse().expect("an address")).collect();
+        let code = if known.is_some() { ResponseCode::Ok } else { ResponseCode::NoSuchName };
+        let _ = socket.send_to(&query.answer(code, &addresses, 1, None, false), from);
+    }
+}
+
+pub fn connect(to: &str, port: u16) -> std::io::Result<TcpStream> {
+    let to = SocketAddr::new(to.parse().expect("an address"), port);
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    Ok(stream)
+}
+
+/// On a thread in this namespace; the threads that it starts are there as well.
+fn in_namespace<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            let file = std::fs::File::open(format!("/run/netns/{name}")).expect("the namespace");
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).expect("root");
+            act()
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// A scope with a Service, hosts, and names that lie.
+pub fn policy() -> Value {
+    let service = |source: &str, namespace: &str, port: u16| json!({"source": source, "target": {"type": "Service", "name": source, "namespace": namespace, "ports": [port]}});
+    let host = |source: &str| json!({"source": source, "target": {"type": "Host", "name": format!("{source}.example.com"), "port": 443}});
+    json!({
+        "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": 1, "digest": "one",
+        "mode": "Enforce", "suspended": false,
+        "network": {
+            "domain": "cluster.local", "dns": [format!("{DNS}:53")],
+            "services": ["10.96.0.0/16", "10.244.0.0/16", "2001:db8:10:244::/64"],
+            "own": ["10.96.0.0/16", "10.244.0.0/16", "2001:db8:10:244::/64"],
+        },
+        "destinations": [service("orders", "shop", 5432), service("external", "support", 443), host("help"), host("rebind")],
+    })
+}
+
+/// A ClientHello that names this server.
+pub fn hello(server: &str) -> Vec<u8> {
+    let long = |data: &[u8]| [&(data.len() as u16).to_be_bytes()[..], data].concat();
+    let name = [&[0u8][..], &long(server.as_bytes())].concat();
+    let extension = [&[0u8, 0][..], &long(&long(&name))].concat();
+    let body = [&[3u8, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0], &long(&extension)].concat();
+    let message = [&[1u8, 0][..], &long(&body)].concat();
+    [&[22u8, 3, 1][..], &long(&message)].concat()
+}
