@@ -100,6 +100,8 @@ pub enum DocumentError {
     Many(usize),
     #[error("the policy names no DNS server")]
     NoDns,
+    #[error("the cluster's domain {0} is too long for the names of Services")]
+    Domain(DomainName),
     #[error("data source {of}: {name:?} is not a name that DNS knows")]
     Name { of: String, name: String },
 }
@@ -114,6 +116,7 @@ pub struct GuardPolicy {
     pub suspended: bool,
     pub domain: DomainName,
     pub dns: Vec<SocketAddr>,
+    pub(super) api_server_name: DomainName,
     pub(super) services: Ranges,
     pub(super) own: Ranges,
     /// By their full names.
@@ -165,7 +168,9 @@ impl TryFrom<Document> for GuardPolicy {
         if dns.is_empty() {
             return Err(DocumentError::NoDns);
         }
+        let api_server_name = format!("kubernetes.default.svc.{domain}").parse().map_err(|_| DocumentError::Domain(domain.clone()))?;
         let mut policy = Self {
+            api_server_name,
             services: Ranges::new(services),
             own: Ranges::new(own),
             service_names: BTreeMap::new(),

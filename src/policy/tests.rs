@@ -96,7 +96,10 @@ fn names() {
 
 #[test]
 fn what_names_may_resolve_to() {
-    let policy = policy();
+    let policy = with(|d| {
+        let addresses = [at("127.0.0.1:443")].into();
+        d.destinations.push(Destination { source: "loopback".into(), target: Target::Kubernetes { addresses } });
+    });
     let cases = [
         ("orders.shop.svc.cluster.local", "10.96.7.7", true),
         ("orders.shop.svc.cluster.local", "10.244.3.4", true),
@@ -118,6 +121,7 @@ fn what_names_may_resolve_to() {
         ("help.example.com", "100.64.0.1", false),
         ("kubernetes.default.svc.cluster.local", "10.96.0.1", true),
         ("kubernetes.default.svc.cluster.local", "10.96.7.7", false),
+        ("kubernetes.default.svc.cluster.local", "127.0.0.1", false), // not even if the document says so
     ];
     for (host, address, allowed) in cases {
         let address: IpAddr = address.parse().unwrap();
@@ -257,6 +261,7 @@ fn documents_that_are_refused() {
         ("data source orders: \"or/ders.shop.svc.cluster.local\" is not a name", &|v| {
             v["destinations"][0]["target"]["name"] = json!("or/ders")
         }),
+        ("domain a.a.a", &|v| v["network"]["domain"] = json!(["a"; 120].join("."))),
         ("names no DNS server", &|v| v["network"]["dns"] = json!([])),
         ("has 1025 destinations", &|v| {
             let one = v["destinations"][0].clone();
