@@ -5,6 +5,7 @@
 mod attacks;
 mod changes;
 mod guard_process;
+mod network;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -18,6 +19,7 @@ use remit::policy::pod::{HEALTH_PORT, IDS};
 use remit::wire::dns::{self, Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 pub const ORDERS: &str = "10.96.7.7";
 pub const HELP: [&str; 2] = ["203.0.113.10", "2001:db8:ffff::10"];
@@ -132,6 +134,11 @@ impl World {
         let new = self.path("policy.new");
         std::fs::write(&new, serde_json::to_vec(policy).expect("JSON")).expect("the policy is written");
         std::fs::rename(new, self.path("policy.json")).expect("the policy is there");
+    }
+
+    /// The pod's network device.
+    pub fn device(&self) -> String {
+        self.pod.replacen("rmtp", "p", 1)
     }
 
     /// The init container.
@@ -348,9 +355,14 @@ fn note(hits: &Mutex<BTreeMap<String, usize>>, what: &str) {
     *hits.lock().expect("no panic while locked").entry(what.to_owned()).or_default() += 1;
 }
 
+/// Sends back what comes; `RESET` breaks off.
 fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if &buffer[..length] == b"RESET" {
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
         if stream.write_all(&buffer[..length]).is_err() {
             return;
         }
