@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test test-engine demo demo-down bench generate images deny cluster-tools clean
+.PHONY: help check test fuzz test-engine demo demo-down bench generate images deny cluster-tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -14,6 +14,9 @@ check: ## the fast loop: format, lints, pure tests, each feature set alone, lice
 
 test: ## everything: check, chart, a real API server, a real node; sets up what it needs and ends it (KEEP=1: leaves it up)
 	@scripts/test.sh
+
+fuzz: ## any bytes to what the guard reads: ten minutes a target (FUZZ_SECONDS=n, TARGET=name); test has a short one
+	@scripts/fuzz.sh
 
 test-engine: ## the test cluster's NetworkPolicy engine against an independent suite (root; long; not part of test)
 	@tests/cluster/test-engine.sh
@@ -27,8 +30,9 @@ demo-down: ## clear away what the demo made
 bench: ## the benchmark tables, on the API tier
 	@scripts/bench.sh
 
-generate: ## write the files made from the code: CRDs, the chart's copy, reference pages, the plugin's expected output
+generate: ## write the files made from the code: CRDs, the chart's copy, reference pages, the plugin's expected output, seeds
 	REMIT_GENERATE=1 cargo test --quiet --no-default-features --features cli --test it -- generated:: examples_render
+	scripts/fuzz.sh seeds
 
 images: ## the operator's image as target/images/operator.tar, name remit.test/operator:dev (PROFILE=release, IMAGE=name:tag)
 	@scripts/images.sh

@@ -20,6 +20,7 @@ else
 fi
 
 step "format" cargo fmt --check
+step "format of the fuzz targets" cargo fmt --check --manifest-path fuzz/Cargo.toml
 step "lints" cargo clippy --quiet --locked --all-features --all-targets -- -D warnings
 step "unit tests" cargo test --quiet --locked --lib
 step "tests without a cluster" cargo test --quiet --locked --test it -- "${pure[@]}"

@@ -30,7 +30,9 @@ case ${1:-check} in
   install) install ;;
   check)
     install
-    "$program" --log-level warn --all-features --locked check --hide-inclusion-graph bans licenses sources
+    for package in . fuzz; do # each has a deny.toml
+      "$program" --manifest-path "$package/Cargo.toml" --log-level warn --all-features --locked check --hide-inclusion-graph bans licenses sources
+    done
     ;;
   *) die "usage: deny.sh [check|install|installed]" ;;
 esac

@@ -73,6 +73,7 @@ command -v jq >/dev/null || die "jq is not installed (apt-get install jq)"
 step "programs of the test clusters" tests/cluster/build.sh link "$PWD/target/cluster/bin" api helm3
 step "cargo-deny" scripts/deny.sh install
 REMIT_REQUIRE_TOOLS=1 scripts/check.sh
+step "fuzz targets, ten seconds each" scripts/fuzz.sh smoke
 step "test cluster: fast tests" tests/cluster/selftest.sh fast
 step "chart" tests/chart/chart.sh target/cluster/bin/helm3 target/cluster/bin/helm
 

@@ -61,8 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn redirected(exempt: redirect::Exempt) -> Result<(), String> {
-    redirect::install(exempt).map_err(|e| e.to_string())?;
-    for line in redirect::prove().map_err(|e| e.to_string())? {
+    for line in redirect::redirect(exempt).map_err(|e| e.to_string())? {
         println!("{line}");
     }
     Ok(())

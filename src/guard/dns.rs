@@ -26,6 +26,8 @@ const A_SECOND: f64 = 200.0;
 const LARGEST_QUERY: usize = 1_024;
 /// TCP clients: how many, and how long one may say nothing.
 const STREAMS: usize = 32;
+/// The most files that are open at once: a query asks in both families.
+pub const FILES: u32 = (2 * AT_ONCE + STREAMS) as u32;
 const IDLE: Duration = Duration::from_secs(5);
 
 pub struct Server {

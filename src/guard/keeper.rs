@@ -16,7 +16,8 @@ pub async fn keep(file: PathBuf, held: watch::Sender<Option<Arc<GuardPolicy>>>, 
     let mut seen: Option<Vec<u8>> = None;
     let mut trouble: Option<String> = None;
     loop {
-        let next = match tokio::fs::read(&file).await {
+        // Without a thread of its own: the file is small and in memory, and the guard may start none.
+        let next = match std::fs::read(&file) {
             Ok(bytes) if seen.as_ref() == Some(&bytes) => None,
             Ok(bytes) => {
                 let read = Document::read(&bytes).and_then(GuardPolicy::try_from).map_err(|e| e.to_string());

@@ -2,11 +2,13 @@
 //!
 //! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy. `dns` answers declared
 //! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`
-//! writes down what was refused, `health` says when it is ready. One thread; memory and connections are bounded.
+//! writes down what was refused, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
+//! and connections are bounded.
 //!
 //! Promise: nothing is reached without a [`crate::policy::Permit`]; without a valid policy nothing is permitted.
 
 mod dns;
+mod harden;
 mod health;
 mod keeper;
 mod record;
@@ -43,6 +45,8 @@ pub struct Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
+    #[error("the guard does not run unprotected: {0}")]
+    Harden(#[from] harden::HardenError),
     #[error("cannot listen on {at}: {source}")]
     Listen { at: SocketAddr, source: io::Error },
     #[error("signals: {0}")]
@@ -52,6 +56,7 @@ pub enum GuardError {
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
     let Options { policy, resolv_conf, drain } = options;
+    let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
     let records = Arc::new(Records::stdout());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
@@ -59,7 +64,8 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
-    let tcp = tcp::Server::listen(held.clone(), resolver, records.clone()).await?;
+    let tcp = tcp::Server::listen(held.clone(), resolver, records.clone(), hardening.connections()).await?;
+    hardening.confine(&policy, &records)?;
     let keeper = tokio::spawn(keeper::keep(policy, keep, records));
     let health = tokio::spawn(health::serve(health, held));
     let dns = tokio::spawn(dns.serve());

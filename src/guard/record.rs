@@ -90,6 +90,18 @@ impl Records {
         }));
     }
 
+    /// What protects the guard itself.
+    pub fn hardened(&self, hardened: &impl Serialize) {
+        #[derive(Serialize)]
+        struct Hardened<'a, T> {
+            time: u64,
+            event: &'static str,
+            #[serde(flatten)]
+            hardened: &'a T,
+        }
+        self.write(&Hardened { time: now(), event: "hardened", hardened });
+    }
+
     pub fn trouble(&self, what: &str, message: &str) {
         self.write(&serde_json::json!({"time": now(), "event": "trouble", "what": what, "message": message}));
     }

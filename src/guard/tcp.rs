@@ -1,7 +1,7 @@
 //! Connections: each is judged by where it wanted to go and, for hosts, by the server that the client names; then bytes pass both ways.
 //!
 //! Promise: a connection that is not permitted is reset, with a record; one that a later policy forbids is reset as well. At most
-//! [`MOST`] at once; one that waits costs no buffer.
+//! [`MOST`] at once (fewer where the node allows fewer open files); one that waits costs no buffer.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
@@ -22,7 +22,9 @@ use crate::policy::pod::TCP_PORT;
 use crate::policy::{Attempt, Connect, GuardPolicy, Permit, Reason, Upstream};
 use crate::wire::tls::{Hello, LARGEST_HELLO};
 
-const MOST: u32 = 4_096;
+pub const MOST: u32 = 4_096;
+/// A connection has its client, and its upstream or a question to DNS in either family.
+pub const FILES_EACH: u32 = 3;
 /// For the whole ClientHello.
 const HELLO: Duration = Duration::from_secs(5);
 /// For one address of an upstream.
@@ -40,29 +42,33 @@ struct Gate {
     resolver: SharedResolver,
     records: Arc<Records>,
     room: Arc<Semaphore>,
+    most: u32,
 }
 
 /// How many connections are open.
-pub struct Open(Arc<Semaphore>);
+pub struct Open {
+    room: Arc<Semaphore>,
+    most: u32,
+}
 
 impl Open {
     /// Until none is left, or the time is over.
     pub async fn drained(self, limit: Duration) {
-        let _ = timeout(limit, self.0.acquire_many(MOST)).await;
+        let _ = timeout(limit, self.room.acquire_many(self.most)).await;
     }
 }
 
 impl Server {
-    pub async fn listen(held: Held, resolver: SharedResolver, records: Arc<Records>) -> Result<Self, GuardError> {
+    pub async fn listen(held: Held, resolver: SharedResolver, records: Arc<Records>, most: u32) -> Result<Self, GuardError> {
         let mut listeners = Vec::new();
         for at in loopback(TCP_PORT) {
             listeners.push(TcpListener::bind(at).await.map_err(|source| GuardError::Listen { at, source })?);
         }
-        Ok(Self { listeners, gate: Arc::new(Gate { held, resolver, records, room: Arc::new(Semaphore::new(MOST as usize)) }) })
+        Ok(Self { listeners, gate: Arc::new(Gate { held, resolver, records, room: Arc::new(Semaphore::new(most as usize)), most }) })
     }
 
     pub fn open(&self) -> Open {
-        Open(self.gate.room.clone())
+        Open { room: self.gate.room.clone(), most: self.gate.most }
     }
 
     pub async fn serve(self) {

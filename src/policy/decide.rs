@@ -100,8 +100,8 @@ impl GuardPolicy {
     /// The addresses that a declared name may have, of those that DNS says.
     pub fn addresses(&self, name: &DomainName, found: &[IpAddr]) -> Result<Vec<IpAddr>, Reason> {
         let canonical = found.iter().map(IpAddr::to_canonical);
-        let allowed: Vec<IpAddr> = if *name == self.api_server_name() {
-            canonical.filter(|a| self.api_server.keys().any(|known| known.ip() == *a)).collect()
+        let allowed: Vec<IpAddr> = if *name == self.api_server_name {
+            canonical.filter(|a| !never(*a) && self.api_server.keys().any(|known| known.ip() == *a)).collect()
         } else if let Some(service) = self.service_of(name) {
             canonical.filter(|a| self.may_be_at(service, *a)).collect()
         } else {
@@ -189,7 +189,7 @@ impl GuardPolicy {
     }
 
     fn declares(&self, name: &DomainName) -> bool {
-        self.hosts.contains_key(name) || self.service_of(name).is_some() || (*name == self.api_server_name() && !self.api_server.is_empty())
+        self.hosts.contains_key(name) || self.service_of(name).is_some() || (*name == self.api_server_name && !self.api_server.is_empty())
     }
 
     /// Whether a client that says this name may mean something declared.
@@ -204,10 +204,6 @@ impl GuardPolicy {
 
     fn may_be_at(&self, service: &DeclaredService, address: IpAddr) -> bool {
         !never(address) && (self.services.contains(address) || service.addresses.contains(address))
-    }
-
-    fn api_server_name(&self) -> DomainName {
-        format!("kubernetes.default.svc.{}", self.domain).parse().expect("a name that is short enough")
     }
 }
 

@@ -98,6 +98,10 @@ pub enum DocumentError {
     Format(u32),
     #[error("the policy has {0} destinations, more than {MOST_DESTINATIONS}")]
     Many(usize),
+    #[error("the cluster's domain {0} is too long for the names of Services")]
+    Domain(DomainName),
+    #[error("{0} is an IPv4 block in IPv6 clothes; write it as IPv4")]
+    Mapped(IpNet),
     #[error("data source {of}: {name:?} is not a name that DNS knows")]
     Name { of: String, name: String },
 }
@@ -112,6 +116,7 @@ pub struct GuardPolicy {
     pub suspended: bool,
     pub domain: DomainName,
     pub dns: Vec<SocketAddr>,
+    pub(super) api_server_name: DomainName,
     pub(super) services: Ranges,
     pub(super) own: Ranges,
     /// By their full names.
@@ -160,7 +165,13 @@ impl TryFrom<Document> for GuardPolicy {
             return Err(DocumentError::Many(destinations.len()));
         }
         let Network { domain, dns, services, own } = network;
+        let api_server_name = format!("kubernetes.default.svc.{domain}").parse().map_err(|_| DocumentError::Domain(domain.clone()))?;
+        // Addresses are compared as what they are.
+        if let Some(mapped) = services.iter().chain(&own).find(|block| block.addr().to_canonical() != block.addr()) {
+            return Err(DocumentError::Mapped(*mapped));
+        }
         let mut policy = Self {
+            api_server_name,
             services: Ranges::new(services),
             own: Ranges::new(own),
             service_names: BTreeMap::new(),
@@ -182,11 +193,12 @@ impl TryFrom<Document> for GuardPolicy {
                         text.parse::<DomainName>().map_err(|_| DocumentError::Name { of: source.clone(), name: text.clone() })
                     };
                     let full = parsed(format!("{name}.{namespace}.svc.{}", policy.domain))?;
-                    policy.short_names.insert(parsed(format!("{name}.{namespace}.svc"))?);
-                    policy.short_names.insert(parsed(format!("{name}.{namespace}"))?);
+                    // `orders.123` reads as an address; nobody means the Service by it.
+                    let mut short = vec![format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")];
                     if namespace == policy.workload.namespace {
-                        policy.short_names.insert(parsed(name)?);
+                        short.push(name);
                     }
+                    policy.short_names.extend(short.into_iter().filter_map(|name| name.parse().ok()));
                     let service = policy.service_names.entry(full).or_default();
                     service.ports.extend(ports.into_iter().map(|port| (port, source.clone())));
                     service.addresses = Ranges::new(service.addresses.blocks().iter().copied().chain(addresses));

@@ -96,7 +96,10 @@ fn names() {
 
 #[test]
 fn what_names_may_resolve_to() {
-    let policy = policy();
+    let policy = with(|d| {
+        let addresses = [at("127.0.0.1:443")].into();
+        d.destinations.push(Destination { source: "loopback".into(), target: Target::Kubernetes { addresses } });
+    });
     let cases = [
         ("orders.shop.svc.cluster.local", "10.96.7.7", true),
         ("orders.shop.svc.cluster.local", "10.244.3.4", true),
@@ -118,6 +121,7 @@ fn what_names_may_resolve_to() {
         ("help.example.com", "100.64.0.1", false),
         ("kubernetes.default.svc.cluster.local", "10.96.0.1", true),
         ("kubernetes.default.svc.cluster.local", "10.96.7.7", false),
+        ("kubernetes.default.svc.cluster.local", "127.0.0.1", false), // not even if the document says so
     ];
     for (host, address, allowed) in cases {
         let address: IpAddr = address.parse().unwrap();
@@ -251,12 +255,14 @@ fn documents_that_are_refused() {
         ("unknown field `more`", &|v| v["more"] = json!(1)),
         ("unknown field `paths`", &|v| v["destinations"][0]["target"]["paths"] = json!(["/"])),
         ("unknown variant `Cookie`", &|v| v["destinations"][0]["target"]["type"] = json!("Cookie")),
+        ("::ffff:10.0.0.0/104 is an IPv4 block in IPv6 clothes", &|v| v["network"]["own"][0] = json!("::ffff:10.0.0.0/104")),
         ("unknown variant `Off`", &|v| v["mode"] = json!("Off")),
         ("missing field `suspended`", &|v| drop(v.as_object_mut().unwrap().remove("suspended"))),
         ("an address is not a name", &|v| v["destinations"][3]["target"]["name"] = json!("10.0.0.1")),
         ("data source orders: \"or/ders.shop.svc.cluster.local\" is not a name", &|v| {
             v["destinations"][0]["target"]["name"] = json!("or/ders")
         }),
+        ("domain a.a.a", &|v| v["network"]["domain"] = json!(["a"; 120].join("."))),
         ("has 1025 destinations", &|v| {
             let one = v["destinations"][0].clone();
             v["destinations"] = json!(vec![one; MOST_DESTINATIONS + 1]);
@@ -268,6 +274,15 @@ fn documents_that_are_refused() {
     }
     assert!(matches!(Document::read(&vec![b' '; 2 << 20]), Err(DocumentError::Large)));
     assert!(Document::read(b"{").is_err());
+}
+
+#[test]
+fn a_namespace_of_digits_is_one_like_others() {
+    let policy = with(|d| {
+        let target = Target::Service { name: "db".into(), namespace: "123".into(), ports: [1].into(), addresses: Vec::new() };
+        d.destinations = vec![Destination { source: "db".into(), target }];
+    });
+    assert_eq!(policy.lookup(&name("db.123.svc.cluster.local"), Record::A, &search()), Lookup::Resolve);
 }
 
 #[test]

@@ -23,6 +23,8 @@ const AAAA: u16 = 28;
 const OPT: u16 = 41;
 const INTERNET: u16 = 1;
 const EXTENDED_ERROR: u16 = 15;
+/// Bytes of a record of options that has none.
+const BARE_OPTIONS: usize = 11;
 /// "Prohibited": the server will not answer this client (RFC 8914 §4.19).
 const PROHIBITED: u16 = 18;
 
@@ -108,9 +110,11 @@ impl Query {
             .take(MOST_ADDRESSES)
             .collect();
         let records: Vec<u8> = wanted.iter().flat_map(|address| address_record(address, ttl)).collect();
-        let more = self.options(why);
-        let fits = 12 + self.question.len() + records.len() + more.len() <= limit;
+        // The smallest limit has room for the longest question and bare options. Records go before words.
+        let room = limit - 12 - self.question.len() - if self.payload.is_some() { BARE_OPTIONS } else { 0 };
+        let fits = records.len() <= room;
         let (count, records) = if fits { (wanted.len() as u16, records) } else { (0, Vec::new()) };
+        let more = self.options(why, room - records.len());
         let additional = u16::from(self.payload.is_some());
         let flags = if fits { self.flags & !TRUNCATED } else { self.flags | TRUNCATED };
         let mut message = header(self.id, flags, code, 1, count, additional);
@@ -120,13 +124,14 @@ impl Query {
         message
     }
 
-    fn options(&self, why: Option<&str>) -> Vec<u8> {
+    /// `room`: for what is not bare of them.
+    fn options(&self, why: Option<&str>, room: usize) -> Vec<u8> {
         if self.payload.is_none() {
             return Vec::new();
         }
         let mut option = Vec::new();
-        if let Some(why) = why {
-            let mut end = why.len().min(400);
+        if let (Some(why), Some(room)) = (why, room.checked_sub(6)) {
+            let mut end = why.len().min(room).min(400);
             while !why.is_char_boundary(end) {
                 end -= 1;
             }
@@ -466,6 +471,28 @@ mod tests {
         let bytes = read.answer(ResponseCode::Refused, &[], 0, Some("why"), false);
         assert_eq!(bytes[12..12 + 17], labels("ApI.Example.com"));
         assert_eq!((bytes.len(), bytes[11]), (12 + 17 + 4, 0));
+    }
+
+    #[test]
+    fn words_are_cut_to_what_the_client_takes() {
+        let longest = format!("{}{}", format!("{}.", "a".repeat(63)).repeat(3), "b".repeat(61));
+        let mut asked = with_options(query(&longest, A));
+        let payload = asked.len() - 8;
+        asked[payload..payload + 2].copy_from_slice(&512u16.to_be_bytes());
+        let read = Query::read(&asked).unwrap();
+        let why = format!("a{}", "é".repeat(500));
+        let refused = read.answer(ResponseCode::Refused, &[], 0, Some(&why), false);
+        assert_eq!((refused.len(), answer(&refused, 7, &name(&longest), false)), (511, Ok(Answer::Failed)), "no half letter");
+        // Words never take an address's place.
+        let addresses: Vec<IpAddr> = (0..13u32).map(|n| IpAddr::V4((0xcb00_7100 + n).into())).collect();
+        for count in 0..=addresses.len() {
+            let bytes = read.answer(ResponseCode::Ok, &addresses[..count], 5, Some(&why), false);
+            assert!(bytes.len() <= 512, "{count} addresses");
+            assert_eq!(
+                answer(&bytes, 7, &name(&longest), false),
+                Ok(Answer::Addresses(addresses[..count].into(), if count == 0 { 0 } else { 5 }))
+            );
+        }
     }
 
     #[test]

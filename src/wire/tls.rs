@@ -5,7 +5,8 @@ use super::reader::Reader;
 use crate::policy::Reason;
 use crate::scope::DomainName;
 
-/// A ClientHello that needs more bytes than this is refused (one with a post-quantum key share has about 2 KiB).
+/// A ClientHello that needs more bytes than this, headers of records among them, is refused (one with a post-quantum key share has about
+/// 2 KiB).
 pub const LARGEST_HELLO: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
@@ -76,7 +77,11 @@ fn message(bytes: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
             }
             Some(_) => return Err(Malformed),
         };
-        if wanted > 4 && message.len() >= wanted {
+        // However it came in pieces.
+        if reader.at() > LARGEST_HELLO {
+            return Err(Malformed);
+        }
+        if message.len() >= wanted {
             // A hello ends with its record: what follows it there would be said before the server answered.
             return if message.len() == wanted { Ok(Some(message.split_off(4))) } else { Err(Malformed) };
         }
@@ -208,6 +213,7 @@ mod tests {
             ("another message", records(&[2, 0, 0, 1, 0], 99), Hello::Malformed),
             ("an empty record", vec![22, 3, 1, 0, 0], Hello::Malformed),
             ("a record of 20 KiB", [vec![22, 3, 1, 0x50, 0], vec![0; 0x5000]].concat(), Hello::Malformed),
+            ("an empty message", records(&[1, 0, 0, 0], 99), Hello::Malformed),
             ("a message of 16 MiB", records(&[1, 0xff, 0xff, 0xff], 99), Hello::Malformed),
             ("SSL 2", vec![0x80, 0x2e, 1, 0, 2], Hello::NotTls),
             ("HTTP", b"GET / HTTP/1.1\r\n".to_vec(), Hello::NotTls),
@@ -236,6 +242,25 @@ mod tests {
             }
             // What follows the hello is the server's business.
             assert_eq!(Hello::read(&[bytes, vec![20, 3, 3, 0, 1, 1]].concat()), client(Some("api.example.com"), false));
+        }
+    }
+
+    #[test]
+    fn the_limit_is_the_same_for_all_pieces() {
+        let padded = |length: usize| {
+            let bare = handshake(Some(&[sni("a.example"), extension(21, &[])].concat())).len();
+            handshake(Some(&[sni("a.example"), extension(21, &vec![0; length - bare])].concat()))
+        };
+        for size in [1, 100, 16_384] {
+            // Each record has a header of 5.
+            let largest = (1..usize::MAX).take_while(|length| length + 5 * length.div_ceil(size) <= LARGEST_HELLO).last().unwrap();
+            let good = records(&padded(largest), size);
+            assert_eq!(Hello::read(&good), client(Some("a.example"), false), "{} bytes in records of {size}", good.len());
+            let bad = records(&padded(largest + 1), size);
+            assert!(bad.len() > LARGEST_HELLO);
+            for end in [LARGEST_HELLO, LARGEST_HELLO + 1, bad.len()] {
+                assert_eq!(Hello::read(&bad[..end.min(bad.len())]), Hello::Malformed, "{end} bytes in records of {size}");
+            }
         }
     }
 

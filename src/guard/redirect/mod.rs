@@ -10,9 +10,9 @@ use std::io;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
-pub use prove::{ProofError, prove};
+use prove::{ProofError, prove};
 pub use table::Exempt;
-use table::{Messages, table};
+use table::{Answering, Messages, table};
 
 use crate::policy::pod::{DNS_PORT, TCP_PORT};
 
@@ -24,11 +24,16 @@ pub enum RedirectError {
     Netlink(#[from] io::Error),
     #[error("the kernel's answer cannot be read")]
     Answer,
+    #[error(transparent)]
+    Proof(#[from] ProofError),
 }
 
-/// Installs the rules, in both families.
-pub fn install(exempt: Exempt) -> Result<(), RedirectError> {
-    send(&table(exempt, TCP_PORT, DNS_PORT))
+/// Installs the rules, in both families, and proves them. Returns what was proven, in words.
+pub fn redirect(exempt: Exempt) -> Result<Vec<String>, RedirectError> {
+    send(&table(exempt, TCP_PORT, DNS_PORT, Answering::Anybody))?;
+    let proven = prove()?;
+    send(&table(exempt, TCP_PORT, DNS_PORT, Answering::Guard))?;
+    Ok(proven)
 }
 
 fn send(messages: &Messages) -> Result<(), RedirectError> {

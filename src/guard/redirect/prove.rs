@@ -22,22 +22,32 @@ pub enum ProofError {
     Nothing,
 }
 
-/// Documentation addresses: nobody is there, and no scope can mean them.
-const FORBIDDEN: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 1))];
+/// Addresses of each family that no scope can mean: of documentation, and private ones, for clusters that route nothing else.
+const FORBIDDEN: [[IpAddr; 2]; 2] = [
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(Ipv4Addr::new(10, 255, 255, 254))],
+    [
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0xffff, 0, 0, 0, 1)),
+        IpAddr::V6(Ipv6Addr::new(0xfdff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xfffe)),
+    ],
+];
 const PORT: u16 = 9;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was proven, in words.
 pub fn prove() -> Result<Vec<String>, ProofError> {
     let mut proven = Vec::new();
-    for (forbidden, loopback) in FORBIDDEN.into_iter().zip([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) {
-        let family = if forbidden.is_ipv4() { "IPv4" } else { "IPv6" };
-        match family_proof(forbidden, loopback) {
-            Ok(()) => proven.push(format!("{family}: TCP and DNS lead to the guard, other UDP does not leave")),
-            Err(Proof::NoWayOut) => proven.push(format!("{family}: no route leads out")),
-            Err(Proof::Failed(error)) => return Err(error),
+    for (addresses, loopback) in FORBIDDEN.into_iter().zip([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]) {
+        let family = if loopback.is_ipv4() { "IPv4" } else { "IPv6" };
+        let mut routed = false;
+        for forbidden in addresses {
+            match family_proof(forbidden, loopback) {
+                Ok(()) => routed = true,
+                Err(Proof::NoWayOut) => {}
+                Err(Proof::Failed(error)) => return Err(error),
+            }
         }
+        let what = if routed { "TCP and DNS lead to the guard, other UDP does not leave" } else { "no route leads out" };
+        proven.push(format!("{family}: {what}"));
     }
     if proven.iter().all(|line| line.ends_with("no route leads out")) {
         return Err(ProofError::Nothing);

@@ -4,6 +4,8 @@
 
 mod attacks;
 mod changes;
+mod guard_process;
+mod network;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -17,6 +19,7 @@ use remit::policy::pod::{HEALTH_PORT, IDS};
 use remit::wire::dns::{self, Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
+use socket2::SockRef;
 
 pub const ORDERS: &str = "10.96.7.7";
 pub const HELP: [&str; 2] = ["203.0.113.10", "2001:db8:ffff::10"];
@@ -133,6 +136,11 @@ impl World {
         std::fs::rename(new, self.path("policy.json")).expect("the policy is there");
     }
 
+    /// The pod's network device.
+    pub fn device(&self) -> String {
+        self.pod.replacen("rmtp", "p", 1)
+    }
+
     /// The init container.
     pub fn redirect(&self) -> String {
         let output = Command::new("ip")
@@ -147,10 +155,19 @@ impl World {
 
     /// The sidecar.
     pub fn start(&self) {
+        self.start_with(&[], &["--reuid", &self.uid.to_string()]);
+    }
+
+    /// The sidecar, by these words, as this user.
+    pub fn start_with(&self, by: &[&str], user: &[&str]) {
+        // Its files must be readable for the guard's user.
+        std::fs::set_permissions(self.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
         let log = std::fs::File::options().create(true).append(true).open(self.path("guard.log")).expect("a log");
         let guard = Command::new("ip")
-            .args(["netns", "exec", &self.pod, "setpriv", "--clear-groups", "--bounding-set", "-all", "--no-new-privs"])
-            .args(["--reuid", &self.uid.to_string(), "--regid", &self.gid.to_string()])
+            .args(["netns", "exec", &self.pod])
+            .args(by)
+            .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
+            .args(user)
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.json")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
@@ -158,8 +175,6 @@ impl World {
             .stderr(log)
             .spawn()
             .expect("the guard starts");
-        // Its files must be readable for the guard's user.
-        std::fs::set_permissions(self.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
         *self.guard.lock().expect("no panic while locked") = Some(guard);
     }
 
@@ -183,9 +198,12 @@ impl World {
         })
     }
 
+    pub fn pid(&self) -> u32 {
+        self.guard.lock().expect("no panic while locked").as_ref().expect("it runs").id()
+    }
+
     pub fn signal(&self, signal: &str) {
-        let pid = self.guard.lock().expect("no panic while locked").as_ref().expect("it runs").id();
-        let sent = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill");
+        let sent = Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
         assert!(sent.success());
     }
 
@@ -202,9 +220,14 @@ impl World {
 
     /// The records of this reason.
     pub fn denials(&self, reason: &str) -> Vec<Value> {
+        self.records("reason", reason)
+    }
+
+    /// The records of which this field is so.
+    pub fn records(&self, field: &str, value: &str) -> Vec<Value> {
         let records = self.log();
         let records = records.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        records.filter(|r| r["reason"] == reason).collect()
+        records.filter(|r| r[field] == value).collect()
     }
 
     /// What arrived anywhere in the world, but for DNS questions.
@@ -332,9 +355,14 @@ fn note(hits: &Mutex<BTreeMap<String, usize>>, what: &str) {
     *hits.lock().expect("no panic while locked").entry(what.to_owned()).or_default() += 1;
 }
 
+/// Sends back what comes; `RESET` breaks off.
 fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if &buffer[..length] == b"RESET" {
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            return;
+        }
         if stream.write_all(&buffer[..length]).is_err() {
             return;
         }

@@ -1,0 +1,142 @@
+//! Any bytes as a policy document: what is read is written and read again as the same, and whatever is asked of the policy, each Permit
+//! leads to something that the document declares.
+
+#![no_main]
+
+use std::net::{IpAddr, SocketAddr};
+
+use libfuzzer_sys::fuzz_target;
+use remit::policy::{Connect, Document, GuardPolicy, Lookup, Mode, Permit, Reason, Record, Target, Upstream};
+use remit::scope::DomainName;
+
+const ADDRESSES: [&str; 16] = [
+    "10.96.0.1",
+    "10.96.7.7",
+    "10.244.3.4",
+    "192.0.2.1",
+    "192.168.7.9",
+    "203.0.113.7",
+    "127.0.0.1",
+    "0.0.0.0",
+    "169.254.169.254",
+    "224.0.0.1",
+    "::ffff:10.96.7.7",
+    "::ffff:169.254.169.254",
+    "::1",
+    "fe80::1",
+    "fd00:10:96::a",
+    "2001:db8:ffff::7",
+];
+const PORTS: [u16; 4] = [443, 5432, 6443, 53];
+const NAMES: [&str; 5] = [
+    "orders.shop.svc.cluster.local",
+    "pod-0.orders.shop.svc.cluster.local",
+    "help.example.com",
+    "kubernetes.default.svc.cluster.local",
+    "evil.example",
+];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(document) = Document::read(bytes) else { return };
+    let again = Document::read(&serde_json::to_vec(&document).unwrap()).expect("what we write, we read");
+    assert_eq!(again, document);
+    let Ok(policy) = GuardPolicy::try_from(document.clone()) else { return };
+    assert_eq!(GuardPolicy::try_from(again).unwrap(), policy);
+    assert!(policy.may_become(&policy));
+
+    let names: Vec<DomainName> = NAMES.iter().map(|name| name.parse().unwrap()).chain(policy.services().take(4).cloned()).collect();
+    let addresses: Vec<IpAddr> = ADDRESSES.iter().map(|address| address.parse().unwrap()).collect();
+    for name in &names {
+        looked_up(&document, &policy, name, &addresses);
+    }
+    let declared = document
+        .destinations
+        .iter()
+        .filter_map(|d| if let Target::Kubernetes { addresses } = &d.target { addresses.first() } else { None });
+    let fixed = addresses.iter().flat_map(|ip| PORTS.map(|port| SocketAddr::new(*ip, port)));
+    for to in fixed.chain(declared.take(4).copied()) {
+        let connect = match policy.connect(to, &names) {
+            // Whatever it names then.
+            Connect::ReadHello => {
+                assert!(!never(to.ip().to_canonical()));
+                for name in &names {
+                    judged(&document, &policy, to, policy.hello(to, Ok(name.clone())));
+                }
+                policy.hello(to, Err(Reason::TlsRequired))
+            }
+            connect => connect,
+        };
+        judged(&document, &policy, to, connect);
+    }
+});
+
+fn looked_up(document: &Document, policy: &GuardPolicy, name: &DomainName, addresses: &[IpAddr]) {
+    let search = [policy.domain.clone()];
+    let lookup = policy.lookup(name, Record::A, &search);
+    match lookup {
+        Lookup::Resolve => assert!(!document.suspended && !document.destinations.is_empty()),
+        Lookup::Empty => panic!("an address may be asked for"),
+        Lookup::NotThere => assert!(!document.suspended),
+        Lookup::Observed(_) => assert_eq!(document.mode, Mode::Observe),
+        Lookup::Refuse(_) => assert_eq!(document.mode, Mode::Enforce),
+    }
+    if let Ok(allowed) = policy.addresses(name, addresses) {
+        assert!(allowed.iter().all(|a| !never(*a) && addresses.iter().any(|found| found.to_canonical() == *a)));
+    }
+}
+
+fn judged(document: &Document, policy: &GuardPolicy, to: SocketAddr, connect: Connect) {
+    let Connect::Permitted(permit) = connect else { return assert_ne!(connect, Connect::ReadHello, "it was read") };
+    assert!(policy.still(&permit));
+    let by_observe = matches!(permit.upstream(), Upstream::Anywhere(_));
+    assert_eq!(permit.observed().is_some(), by_observe);
+    if by_observe {
+        assert_eq!((document.mode, permit.source()), (Mode::Observe, ""));
+    } else {
+        assert!(!document.suspended);
+        assert!(declared(document, to, &permit), "{to}: {permit:?}");
+    }
+}
+
+/// By the document alone.
+fn declared(document: &Document, to: SocketAddr, permit: &Permit) -> bool {
+    let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    let source = permit.source();
+    match permit.upstream() {
+        Upstream::Kubernetes(address) => {
+            let lists = |target: &Target| matches!(target, Target::Kubernetes { addresses } if addresses.contains(address));
+            *address == to && !never(to.ip()) && document.destinations.iter().any(|d| d.source == source && lists(&d.target))
+        }
+        Upstream::Host { name, port } => {
+            let is = |target: &Target| matches!(target, Target::Host { name: declared, port: at } if declared == name && at == port);
+            let own = document.network.own.iter().any(|block| block.contains(&to.ip()));
+            *port == to.port() && !own && document.destinations.iter().any(|d| d.source == source && is(&d.target))
+        }
+        Upstream::Service { name, address } => {
+            // The Service of this name or, for one of its pods, of this name without its first label.
+            let of_name = |target: &Target| match target {
+                Target::Service { name: service, namespace, ports, addresses } => {
+                    let full = format!("{service}.{namespace}.svc.{}", document.network.domain).to_lowercase();
+                    let full = full.strip_suffix('.').unwrap_or(&full);
+                    let it = name.as_str() == full || name.parent().is_some_and(|parent| parent.as_str() == full);
+                    it.then(|| (ports.clone(), addresses.clone()))
+                }
+                _ => None,
+            };
+            let found: Vec<_> = document.destinations.iter().filter_map(|d| of_name(&d.target).map(|found| (&d.source, found))).collect();
+            let port = found.iter().any(|(by, (ports, _))| *by == source && ports.contains(&to.port()));
+            let blocks = document.network.services.iter().chain(found.iter().flat_map(|(_, (_, addresses))| addresses));
+            *address == to && !never(to.ip()) && port && { blocks }.any(|block| block.contains(&to.ip()))
+        }
+        Upstream::Anywhere(_) => false,
+    }
+}
+
+fn never(address: IpAddr) -> bool {
+    let metadata = address == IpAddr::from([169, 254, 169, 254]);
+    address.is_loopback()
+        || address.is_unspecified()
+        || address.is_multicast()
+        || metadata
+        || address == "fe80::1".parse::<IpAddr>().unwrap()
+}
