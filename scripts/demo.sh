@@ -15,6 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/demo/story.sh
 source scripts/demo/steps.sh
+scripts/packages.sh
 mkdir -p target/demo/bin
 
 began=$EPOCHREALTIME
