@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test fuzz test-engine demo demo-down bench generate images deny cluster-tools clean
+.PHONY: help check test fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -23,6 +23,9 @@ test-engine: ## the test cluster's NetworkPolicy engine against an independent s
 
 demo: ## the story on a real Kubernetes: an AI service is attacked, with and without Remit (CLUSTER=embedded|kind|current)
 	@scripts/demo.sh
+
+demo-image: ## the demo's image as target/images/demo.tar, to be pushed for CLUSTER=current (IMAGE=name:tag)
+	@scripts/demo/image.sh
 
 demo-down: ## clear away what the demo made
 	@scripts/demo-down.sh

@@ -6,7 +6,7 @@
 # (scripts/demo-down.sh clears it); running it again starts the story afresh.
 #
 #   CLUSTER=embedded|kind|current   which cluster (see tests/cluster/select.sh)
-#   REMIT_IMAGE, DEMO_IMAGE         images to use instead of the freshly built ones (needed with CLUSTER=current)
+#   REMIT_IMAGE, DEMO_IMAGE         images to use instead of the freshly built ones (needed with CLUSTER=current; make images, make demo-image)
 #   NO_COLOR=1                      no colours
 #
 # On a cluster which is not the embedded one there is no harmless outside world to attack: those parts are left out,
@@ -15,6 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/demo/story.sh
 source scripts/demo/steps.sh
+scripts/packages.sh
 mkdir -p target/demo/bin
 
 began=$EPOCHREALTIME

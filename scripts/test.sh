@@ -2,15 +2,17 @@
 # make test: everything, in the order in which a failure is cheapest to find. Sets up what it needs; what it brought up, it ends.
 #
 #   KEEP=1             leaves the clusters up
-#   REMIT_SKIP_NODE=1  leaves the node tier out, and says so (it needs root)
+#   REMIT_SKIP_NODE=1  leaves out what needs root or a node, and says what
 #
 # Nothing is skipped in silence: a test that is ignored, or a tier that cannot run, fails it.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 node=1
+left_out="guard in network namespaces, image, the policy engine's own tests, node tier, demo"
 if [ "${REMIT_SKIP_NODE:-}" = 1 ]; then
   node=0
+  say "REMIT_SKIP_NODE=1: will be LEFT OUT: $left_out"
 elif [ "$(id -u)" != 0 ]; then
   die "the node tier needs root (network namespaces, mounts). Run as root, or leave it out with REMIT_SKIP_NODE=1."
 fi
@@ -69,7 +71,9 @@ demo() {
   CLUSTER=embedded NO_COLOR=1 scripts/demo.sh && CLUSTER=embedded NO_COLOR=1 scripts/demo-down.sh
 }
 
-command -v jq >/dev/null || die "jq is not installed (apt-get install jq)"
+scripts/packages.sh
+# Before the cluster is up: the guard's tests need them as well.
+[ "$node" = 0 ] || tests/cluster/build.sh packages
 step "programs of the test clusters" tests/cluster/build.sh link "$PWD/target/cluster/bin" api helm3
 step "cargo-deny" scripts/deny.sh install
 REMIT_REQUIRE_TOOLS=1 scripts/check.sh
@@ -95,5 +99,5 @@ fi
 say
 say "tests of tests/it:"
 sed 's/^/  /' "$results" >&2
-[ "$node" = 1 ] || say "  on a node: LEFT OUT (REMIT_SKIP_NODE=1)"
+[ "$node" = 1 ] || say "  LEFT OUT (REMIT_SKIP_NODE=1): $left_out"
 say "test: passed in $(((SECONDS - began) / 60)) min $(((SECONDS - began) % 60)) s"

@@ -32,19 +32,17 @@ bring_up_cluster() {
 }
 
 build_images() {
+  local make_them="\`make images IMAGE=name:tag\` and \`make demo-image IMAGE=name:tag\` write them to target/images, to be pushed."
   if [ -z "${REMIT_IMAGE:-}" ]; then
-    [ "$CLUSTER" != current ] || die "CLUSTER=current: set REMIT_IMAGE and DEMO_IMAGE to images which its nodes can pull."
+    [ "$CLUSTER" != current ] || die "CLUSTER=current: set REMIT_IMAGE and DEMO_IMAGE to images which its nodes can pull; $make_them"
     tell "Building the operator and its image ..."
     make --no-print-directory images
     quietly tests/cluster/select.sh load target/images/operator.tar
   fi
   if [ -z "${DEMO_IMAGE:-}" ]; then
+    [ "$CLUSTER" != current ] || die "CLUSTER=current: set DEMO_IMAGE as well; $make_them"
     tell "Building the demo's programs and their image ..."
-    mkdir -p target/images
-    cargo build --quiet --locked --no-default-features --example demo
-    local triple
-    triple=$(rustc -vV | sed -n 's/^host: //p')
-    quietly tests/cluster/mkimage.py target/images/demo.tar "$demo_image" --entrypoint '["/demo"]' "${CARGO_TARGET_DIR:-target}/$triple/debug/examples/demo:demo"
+    IMAGE=$demo_image quietly scripts/demo/image.sh
     quietly tests/cluster/select.sh load target/images/demo.tar
   fi
 }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.mode",
     derive = "PartialEq",
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "Observe or Enforce"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when the cluster holds exactly what this AIWorkload declares"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when every object of the plan is in place (Observe: the plan is computed)"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why Ready is as it is"),
     printcolumn(name = "Purpose", type_ = "string", json_path = ".spec.purpose", priority = 1, description = "What the service is for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation"),
@@ -36,7 +36,7 @@ pub struct AIWorkloadSpec {
     pub purpose: Option<String>,
 
     /// The pods this scope governs, whatever owns them. They are never edited. Two AIWorkloads of a namespace whose selectors could
-    /// select one pod conflict: the older governs. At least one requirement is needed.
+    /// select one pod conflict: one in Enforce governs before one in Observe, then the older. At least one requirement is needed.
     #[x_kube(validation = Rule::new("(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)").message("selector: name at least one label, for example matchLabels: {app: my-service}; an empty selector would govern every pod of the namespace"))]
     pub selector: LabelSelector,
 
@@ -336,7 +336,7 @@ pub struct AIWorkloadStatus {
     /// Digest of the scope as it is held, after ceilings. Equal digests mean equal scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope_digest: Option<String>,
-    /// Accepted: the scope is valid and within its ceilings. Applied: the cluster holds the plan. Ready: both. Reconciling and Stalled as kstatus reads them.
+    /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Reconciling and Stalled as kstatus reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

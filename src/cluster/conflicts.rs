@@ -11,9 +11,9 @@ use crate::scope::Selector;
 /// The contenders of one namespace.
 #[derive(Debug, Default)]
 pub struct Conflicts {
-    /// By name: creation time and selector.
+    /// By name: seniority (see [`plan::seniority`]) and selector.
     contenders: BTreeMap<String, (i64, Selector)>,
-    /// Those that do not govern, each with the older one that keeps it from governing.
+    /// Those that do not govern, each with the one that governs in its place.
     losers: BTreeMap<String, String>,
 }
 
@@ -22,7 +22,7 @@ impl Conflicts {
         self.contenders.is_empty()
     }
 
-    /// The older workload that keeps this one from governing.
+    /// The workload that governs in its place (see [`crate::plan::governing`]).
     pub fn older(&self, name: &str) -> Option<&str> {
         self.losers.get(name).map(String::as_str)
     }

@@ -19,7 +19,7 @@ pub struct Gathered {
     pub terminating: bool,
     pub ceilings: Ceilings,
     pub facts: Facts,
-    /// The older workload that keeps this one from governing.
+    /// The workload that governs in its place (see [`crate::plan::governing`]).
     pub older: Option<String>,
     /// The generated objects that bear its labels.
     pub live: BTreeMap<ObjectKey, Arc<Live>>,

@@ -108,7 +108,7 @@ impl World {
         self.slices_of.get(service).into_iter().flatten().filter_map(|slice| self.slices.get(slice))
     }
 
-    /// The older workload that keeps this one from governing.
+    /// The workload that governs in its place (see [`crate::plan::governing`]).
     pub fn older(&self, workload: &ObjectName) -> Option<&str> {
         self.conflicts.get(&workload.namespace)?.older(&workload.name)
     }

@@ -1,4 +1,4 @@
-//! The guard: a sidecar through which everything that leaves a pod must go.
+//! The guard: a sidecar through which everything that leaves a pod must go. Nothing injects it into pods yet.
 //!
 //! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy. `dns` answers declared
 //! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`

@@ -16,7 +16,7 @@ pub enum Standing<'a> {
     Invalid(&'a [FieldError]),
     /// The namespace is not enrolled: nothing is generated.
     NotEnrolled,
-    /// An older workload governs: nothing is generated.
+    /// Another workload governs (in Enforce before in Observe, then the older): nothing is generated.
     Conflict { older: &'a str },
 }
 

@@ -50,7 +50,7 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
         (_, _, Some(waiting)) => Said::new(false, "Waiting", waiting.clone()),
         (not, _, None) | (_, not, None) if !not.holds => Said::new(false, not.reason, not.message.clone()),
         _ if applied.reason == "Observed" => Said::new(true, "Observed", "The plan is computed and not held (mode: Observe)"),
-        _ => Said::new(true, "Held", "The cluster holds exactly what this AIWorkload declares"),
+        _ => Said::new(true, "Held", "Every object of the plan is in place"),
     };
     let passes = outcome.waiting.is_some()
         || outcome.failures.iter().any(|f| f.reason >= crate::cluster::FailureReason::NotFound)
@@ -97,7 +97,7 @@ fn accepted(outcome: &Outcome<'_>) -> Said {
             false,
             "Conflict",
             format!(
-                "AIWorkload {older} is older and could select the same pods: it governs, and this one generates nothing. Make the selectors exclude each other by a label"
+                "AIWorkload {older} is older (or enforced, and this one observed) and could select the same pods: it governs, and this one generates nothing. Make the selectors exclude each other by a label"
             ),
         ),
         Standing::Invalid(errors) => Said::new(false, "Invalid", list(errors)),

@@ -1,7 +1,8 @@
 //! Which of several AIWorkloads governs, where one pod could be selected by two.
 //!
-//! NetworkPolicies only ever add up: two plans over one pod would allow the union of two scopes. So the older governs, and the
-//! younger generates nothing. Judged on selectors (see [`Selector::disjoint`]): a pod that both select may come at any time.
+//! NetworkPolicies only ever add up: two plans over one pod would allow the union of two scopes. So one
+//! governs (in Enforce before in Observe, then the older), and the other generates nothing. Judged on selectors (see
+//! [`Selector::disjoint`]): a pod that both select may come at any time.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub fn seniority(mode: Mode, created: i64) -> i64 {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender<'a> {
     pub name: &'a str,
-    /// Its [`seniority`]; of equals, the smaller name is older.
+    /// Its [`seniority`], which "older" here goes by; of equals, the smaller name is older.
     pub created: i64,
     pub selector: &'a Selector,
 }
