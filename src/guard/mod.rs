@@ -11,6 +11,8 @@ mod dns;
 mod harden;
 mod health;
 mod keeper;
+mod newest;
+mod peer;
 mod record;
 pub mod redirect;
 mod resolver;
