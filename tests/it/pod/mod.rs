@@ -5,6 +5,7 @@
 mod attacks;
 mod changes;
 mod guard_process;
+mod names;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
