@@ -125,7 +125,7 @@ impl Gate {
         let Some(policy) = self.held.borrow().clone() else { return Err((Reason::NoPolicy, attempt)) };
         let names = self.resolver.names_of(&policy, to.ip()).await;
         let mut hello = Vec::new();
-        let permit = match policy.connect(to, &names) {
+        let permit = match policy.connect(to, &names.found) {
             Connect::ReadHello => {
                 let server = match timeout(HELLO, read_hello(client, &mut hello)).await {
                     Ok(server) => server,
@@ -141,6 +141,8 @@ impl Gate {
                 }
             }
             Connect::Permitted(permit) => permit,
+            // Perhaps it leads to a Service that DNS did not answer for.
+            Connect::Denied(Reason::DestinationNotDeclared) if !names.complete => return Err((Reason::ResolutionFailed, attempt)),
             Connect::Denied(reason) => return Err((reason, attempt)),
         };
         if let Some(reason) = permit.observed() {

@@ -159,6 +159,11 @@ fn nothing_passes_without_a_guard_or_without_a_policy() {
     world.signal("-STOP");
     nothing_passes("stopped");
     world.signal("-CONT");
+    // What came while it was stopped is served late, and must not count for what follows.
+    world.eventually("what waited is served", || match world.arrived() {
+        all if all.contains_key(&format!("tcp {} 443", HELP[0])) => Ok(()),
+        all => Err(format!("{all:?}")),
+    });
     passes();
     world.kill();
     nothing_passes("killed");

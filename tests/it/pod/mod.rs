@@ -6,6 +6,7 @@ mod attacks;
 mod changes;
 mod guard_process;
 mod network;
+mod names;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
