@@ -202,8 +202,11 @@ impl GuardPolicy {
         self.service_names.get(name).or_else(|| self.service_names.get(&name.parent()?))
     }
 
+    /// The cluster's DNS and the API server are no declared Service, whatever its endpoints say: DNS is the guard's alone, and the API
+    /// server is reached as itself.
     fn may_be_at(&self, service: &DeclaredService, address: IpAddr) -> bool {
-        !never(address) && (self.services.contains(address) || service.addresses.contains(address))
+        let other = self.dns.iter().chain(self.api_server.keys()).any(|known| known.ip().to_canonical() == address);
+        !never(address) && !other && (self.services.contains(address) || service.addresses.contains(address))
     }
 
     fn api_server_name(&self) -> DomainName {

@@ -106,6 +106,9 @@ fn what_names_may_resolve_to() {
         ("orders.shop.svc.cluster.local", "169.254.169.254", false),
         ("orders.shop.svc.cluster.local", "192.0.2.1", false), // the node
         ("orders.shop.svc.cluster.local", "192.168.7.9", false),
+        ("orders.shop.svc.cluster.local", "10.96.0.10", false), // the cluster's DNS
+        ("orders.shop.svc.cluster.local", "fd00:10:96::a", false),
+        ("orders.shop.svc.cluster.local", "10.96.0.1", false),     // the API server
         ("legacy.support.svc.cluster.local", "192.168.7.9", true), // a ceiling names them
         ("help.example.com", "203.0.113.7", true),
         ("help.example.com", "2001:db8:ffff::7", true),
@@ -144,6 +147,10 @@ fn connections() {
         ("10.96.7.7:5432", &[&help], Err(Reason::DestinationNotDeclared)),
         ("203.0.113.7:5432", &[&orders], Err(Reason::PortNotDeclared)), // it may not lie there
         ("192.0.2.1:5432", &[&orders], Err(Reason::DestinationNotDeclared)),
+        ("10.96.0.10:5432", &[&orders], Err(Reason::DestinationNotDeclared)), // the cluster's DNS
+        ("[fd00:10:96::a]:5432", &[&orders], Err(Reason::DestinationNotDeclared)),
+        ("10.96.0.1:5432", &[&orders], Err(Reason::DestinationNotDeclared)), // the API server, on another port
+        ("10.96.0.1:443", &[&orders], Ok(Some("api"))),
         ("10.96.0.1:443", &[], Ok(Some("api"))),
         ("192.0.2.1:6443", &[], Ok(Some("api"))),
         ("192.0.2.1:10250", &[], Err(Reason::DestinationNotDeclared)),
