@@ -4,6 +4,7 @@
 
 mod attacks;
 mod changes;
+mod connections;
 mod guard_process;
 
 use std::collections::BTreeMap;
