@@ -97,9 +97,8 @@ impl World {
         let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).filter(|a| !GATEWAY.contains(a));
         for address in known {
             // An IPv6 address that others might bear is there only a moment later.
-            let prefix = if address.contains(':') { "128 nodad" } else { "32" };
-            let (length, more) = prefix.split_once(' ').unwrap_or((prefix, ""));
-            ip(format!("-n {world} addr add {address}/{length} dev lo {more}").trim_end());
+            let (length, alone) = if address.contains(':') { (128, " nodad") } else { (32, "") };
+            ip(&format!("-n {world} addr add {address}/{length} dev lo{alone}"));
         }
         let ids = || IDS.start() + (std::process::id() * 31 + number * 7) % (IDS.end() - IDS.start());
         let made = Self {
