@@ -132,8 +132,11 @@ fn compile(world: &World) -> Rendered {
         for (name, workload) in world.workloads.iter().filter(|(name, w)| w.given && name.namespace == namespace) {
             if let Some(older) = losers.get(name.name.as_str()) {
                 refused = true;
+                let older = ObjectName::new(namespace, *older);
+                let mode = |name| world.workloads.get(name).map(|w| w.scope.mode);
+                let is = if mode(&older) == mode(name) { "is older" } else { "is in mode Enforce, this one in Observe," };
                 messages.push(Message::Refused(format!(
-                    "AIWorkload {name}: AIWorkload {namespace}/{older} is older and could select the same pods: it governs, this one generates nothing (Conflict)"
+                    "AIWorkload {name}: AIWorkload {older} {is} and could select the same pods: it governs, this one generates nothing (Conflict)"
                 )));
                 hints.insert("selectors exclude each other if they name different values of one label".to_owned());
                 continue;
@@ -168,11 +171,7 @@ fn compile(world: &World) -> Rendered {
 /// Those that do not govern, with the older one that does.
 fn losers<'a>(world: &'a World, namespace: &str) -> BTreeMap<&'a str, &'a str> {
     let contenders: Vec<Contender<'a>> = in_namespace(world, namespace)
-        .map(|(name, w)| Contender {
-            name: &name.name,
-            created: plan::seniority(if w.given { Mode::Enforce } else { w.scope.mode }, w.created),
-            selector: &w.scope.selector,
-        })
+        .map(|(name, w)| Contender { name: &name.name, created: plan::seniority(w.scope.mode, w.created), selector: &w.scope.selector })
         .collect();
     plan::governing(&contenders)
 }

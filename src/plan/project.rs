@@ -171,6 +171,11 @@ mod tests {
         let (_, external) =
             service(&object(json!({"metadata": {"name": "x"}, "spec": {"type": "ExternalName", "externalName": "evil.example.com"}})));
         assert_eq!(external.external_name.as_deref(), Some("evil.example.com"));
+        let (_, headless) = service(&object(json!({"metadata": {"name": "x"}, "spec": {
+            "clusterIP": "None", "clusterIPs": ["None"], "selector": {"app": "orders"}, "ports": [{"port": 5432}],
+        }})));
+        assert_eq!((headless.addresses, headless.external_name), (vec![], None), "its name leads to the pods themselves");
+        assert_eq!((headless.selector, headless.ports[0].target.clone()), (fact.selector, PortTarget::Number(5432)));
     }
 
     #[test]

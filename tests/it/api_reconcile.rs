@@ -292,6 +292,81 @@ fn changes_of_a_service_are_followed_within_two_seconds() {
 }
 
 #[test]
+fn changes_of_slices_nodes_and_service_ranges_are_followed_within_two_seconds() {
+    run(async {
+        // A world of its own: what a Node adds would be written into the policies of the other tests.
+        let world = World::new("facts").await;
+        let _operator = world.operator().await;
+        let own = world.namespace("facts").await;
+        let ceiling = "unscopedPods: Allow
+classes: [Public, Internal, Restricted]
+hosts: [{name: help, host: help.example.com, ports: [443]}]
+services: [{name: own, services: ['*'], addresses: [203.0.113.16/28]}]";
+        world.ceiling("facts", json!({"kubernetes.io/metadata.name": own}), ceiling).await;
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db", "namespace": own}, "spec": {"ports": [{"name": "main", "port": 5432}]}});
+        let slice = |address: &str| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": "db-1", "namespace": own, "labels": {"kubernetes.io/service-name": "db"}},
+                "addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": [{"name": "main", "port": 5432, "protocol": "TCP"}],
+            })
+        };
+        for object in [service, slice("203.0.113.17")] {
+            world.admin.apply(object).await.unwrap();
+        }
+        let spec = "
+dataSources:
+- {name: db, class: Public, type: Service, access: ReadWrite, service: {name: db, port: 5432, protocol: TCP}}
+- {name: help, class: Public, type: Host, access: ReadWrite, host: {name: help.example.com, port: 443}}";
+        world.declare(&own, "bot", spec).await;
+        world.is_ready(&own, "bot").await;
+
+        let blocks = || async {
+            let policy = world.policy(&own, "bot").await.unwrap_or_default();
+            let rules = policy["egress"].as_array().cloned().unwrap_or_default();
+            let peers = rules.iter().flat_map(|rule| rule["to"].as_array().cloned().unwrap_or_default());
+            peers.map(|mut peer| peer["ipBlock"].take()).filter(|block| !block.is_null()).collect::<Vec<_>>()
+        };
+        let followed = async |what: &str, change: Value, holds: &dyn Fn(&[Value]) -> bool| {
+            assert!(!holds(&blocks().await), "{what}: before it happened");
+            world.admin.apply(change).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+            let ((), took) = eventually(what, || async {
+                let blocks = blocks().await;
+                check(holds(&blocks), || format!("{blocks:?}"))
+            })
+            .await;
+            println!("{what}: followed after {took:?}");
+            assert!(took < PROMISED, "{what}: {took:?}");
+        };
+        let opened = |blocks: &[Value], block: &str| blocks.iter().any(|b| b["cidr"] == block);
+        let excepted =
+            |blocks: &[Value], block: &str| blocks.iter().any(|b| b["except"].as_array().is_some_and(|e| e.contains(&json!(block))));
+
+        followed("a slice's new address", slice("203.0.113.18"), &|blocks| {
+            opened(blocks, "203.0.113.18/32") && !opened(blocks, "203.0.113.17/32")
+        })
+        .await;
+
+        // Named like everything of this world: its proxy shows them to nobody else's operator.
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": world.name("node")}, "spec": {"podCIDR": "192.0.2.0/28", "podCIDRs": ["192.0.2.0/28"]}});
+        followed("a Node's pod range", node, &|blocks| excepted(blocks, "192.0.2.0/28")).await;
+
+        // Of IPv6 only: the API server takes addresses of new Services from every range, and those of the tests are IPv4.
+        let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": world.name("range")}, "spec": {"cidrs": ["2001:db8:5c::/112"]}});
+        followed("a ServiceCIDR", range, &|blocks| excepted(blocks, "2001:db8:5c::/112")).await;
+
+        for (kind, short, block) in [("Node", "node", "192.0.2.0/28"), ("ServiceCIDR", "range", "2001:db8:5c::/112")] {
+            world.admin.delete(kind, "", &world.name(short)).await.unwrap();
+            eventually("what is gone is the outside again", || async {
+                let blocks = blocks().await;
+                check(!excepted(&blocks, block), || format!("{kind}: {blocks:?}"))
+            })
+            .await;
+        }
+    });
+}
+
+#[test]
 fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
     run(async {
         let world = world().await;

@@ -109,6 +109,14 @@ fn the_older_of_two_governs() {
     let said = "refused: AIWorkload support/young: AIWorkload support/zold is older and could select the same pods";
     assert!(run.stderr.starts_with(said), "{}", run.stderr);
     assert!(run.stdout.contains("remit-zold") && !run.stdout.contains("remit-young"));
+
+    // As the operator judges it: one in Observe gives way, however old, also where it is rendered as if it were not.
+    let watching = old.replace("mode: Enforce", "mode: Observe");
+    let run = run_with(&["render", "-f", "-", "-f", "examples/ceiling.yaml", "--facts", FACTS], &format!("{watching}\n---\n{young}"));
+    assert_eq!(run.code, 1);
+    let said = "refused: AIWorkload support/zold: AIWorkload support/young is in mode Enforce, this one in Observe, and could select";
+    assert!(run.stderr.contains(said), "{}", run.stderr);
+    assert!(run.stdout.contains("remit-young") && !run.stdout.contains("remit-zold"));
 }
 
 #[test]

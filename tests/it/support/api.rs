@@ -51,6 +51,7 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("EndpointSlice", "discovery.k8s.io/v1", "endpointslices", true),
     ("Namespace", "v1", "namespaces", false),
     ("Node", "v1", "nodes", false),
+    ("ServiceCIDR", "networking.k8s.io/v1", "servicecidrs", false),
     ("Pod", "v1", "pods", true),
     ("ConfigMap", "v1", "configmaps", true),
     ("Secret", "v1", "secrets", true),

@@ -387,6 +387,8 @@ async fn clear(admin: &Api, prefix: &str, namespaces: Vec<String>) {
         "ScopeCeiling",
         "ClusterRoleBinding",
         "ClusterRole",
+        "Node",
+        "ServiceCIDR",
     ];
     for kind in cluster_scoped {
         for object in admin.list(kind, "", "").await {
