@@ -1,4 +1,6 @@
-//! The pod's DNS: declared names are resolved, everything else is refused with the reason.
+//! The pod's DNS: declared names are resolved, everything else is refused with the reason. Observe passes on what Enforce would refuse.
+//!
+//! Only this pod is answered, whatever address a query bears.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -9,26 +11,31 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::newest::Newest;
+use super::peer::Own;
 use super::record::Records;
-use super::resolver::SharedResolver;
+use super::resolver::{QUESTIONS, SharedResolver};
 use super::{GuardError, Held};
 use crate::policy::pod::DNS_PORT;
-use crate::policy::{Attempt, GuardPolicy, Lookup, Reason};
+use crate::policy::{Attempt, GuardPolicy, Lookup, Mode, Reason};
 use crate::scope::DomainName;
 use crate::wire::dns::{NoQuery, Query, ResponseCode};
 
 /// Queries that are being answered.
 const AT_ONCE: usize = 256;
-/// Queries of one pod: so many at once, and so many more each second.
+/// Questions that one pod's queries put to the cluster's DNS: so many at once, and so many more each second.
 const BURST: f64 = 400.0;
 const A_SECOND: f64 = 200.0;
 /// A query has at most this many bytes (a name of 255, a type, options).
 const LARGEST_QUERY: usize = 1_024;
-/// TCP clients: how many, and how long one may say nothing.
+/// TCP clients: how many, how long one may stay, and what it may ask.
 const STREAMS: usize = 32;
-/// The most files that are open at once: a query asks in both families.
-pub const FILES: u32 = (2 * AT_ONCE + STREAMS) as u32;
-const IDLE: Duration = Duration::from_secs(5);
+const STAY: Duration = Duration::from_secs(10);
+const QUERIES: usize = 64;
+/// The most files that are open at once: the resolver asks in both families, a query that is passed on has one.
+pub const FILES: u32 = (2 * QUESTIONS + AT_ONCE + STREAMS) as u32;
+/// Bytes of a query that cannot be read, in its record.
+const WRITTEN: usize = 64;
 
 pub struct Server {
     sockets: Vec<Arc<UdpSocket>>,
@@ -44,6 +51,7 @@ struct Desk {
     search: Vec<DomainName>,
     budget: Mutex<Budget>,
     room: Arc<Semaphore>,
+    own: Own,
 }
 
 struct Budget {
@@ -72,7 +80,7 @@ impl Server {
             listeners.push(TcpListener::bind(at).await.map_err(failed)?);
         }
         let budget = Mutex::new(Budget { left: BURST, at: Instant::now() });
-        let desk = Arc::new(Desk { held, resolver, records, search, budget, room: Arc::new(Semaphore::new(AT_ONCE)) });
+        let desk = Arc::new(Desk { held, resolver, records, search, budget, room: Arc::new(Semaphore::new(AT_ONCE)), own: Own::default() });
         Ok(Self { sockets, listeners, desk })
     }
 
@@ -82,9 +90,9 @@ impl Server {
         for socket in sockets {
             parts.spawn(datagrams(socket, desk.clone()));
         }
-        let room = Arc::new(Semaphore::new(STREAMS));
+        let clients = Arc::new(Newest::new(STREAMS));
         for listener in listeners {
-            parts.spawn(streams(listener, desk.clone(), room.clone()));
+            parts.spawn(streams(listener, desk.clone(), clients.clone()));
         }
         while parts.join_next().await.is_some() {}
     }
@@ -98,6 +106,9 @@ async fn datagrams(socket: Arc<UdpSocket>, desk: Arc<Desk>) {
             tokio::task::yield_now().await;
             continue;
         };
+        if !desk.own.has(client) {
+            continue;
+        }
         // Full: silence, and the client asks again.
         let Ok(place) = desk.room.clone().try_acquire_owned() else { continue };
         let (query, socket, desk) = (buffer[..length].to_vec(), socket.clone(), desk.clone());
@@ -110,18 +121,27 @@ async fn datagrams(socket: Arc<UdpSocket>, desk: Arc<Desk>) {
     }
 }
 
-async fn streams(listener: TcpListener, desk: Arc<Desk>, room: Arc<Semaphore>) {
+async fn streams(listener: TcpListener, desk: Arc<Desk>, clients: Arc<Newest>) {
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let Ok((mut stream, client)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
+        if !desk.own.has(client) {
+            continue;
+        }
         let desk = desk.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(())) = timeout(IDLE, one_of_stream(&mut stream, &desk)).await {}
-            drop(place);
-        });
+        let talk = async move {
+            let all = async {
+                for _ in 0..QUERIES {
+                    if one_of_stream(&mut stream, &desk).await.is_none() {
+                        return;
+                    }
+                }
+            };
+            let _ = timeout(STAY, all).await;
+        };
+        clients.spawn(talk).await;
     }
 }
 
@@ -140,59 +160,96 @@ async fn one_of_stream(stream: &mut TcpStream, desk: &Desk) -> Option<()> {
 
 impl Desk {
     async fn answer(&self, bytes: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        let policy = self.held.borrow().clone();
         let query = match Query::read(bytes) {
             Ok(query) => query,
             Err(NoQuery::Ignore) => return None,
-            Err(NoQuery::Answer(answer)) => return Some(answer),
+            Err(NoQuery::Answer(answer)) => {
+                let text = bytes[..bytes.len().min(WRITTEN)].escape_ascii().to_string();
+                self.records.denied(Reason::QueryMalformed, &Attempt::Question(text), policy.as_deref());
+                return match policy.filter(|policy| policy.mode == Mode::Observe && self.may_ask()) {
+                    Some(policy) => self.resolver.pass_on(&policy, bytes, over_tcp).await,
+                    None => Some(answer),
+                };
+            }
         };
-        let Some(policy) = self.held.borrow().clone() else { return Some(self.refuse(&query, Reason::NoPolicy, None, over_tcp)) };
-        if !self.budget.lock().unwrap_or_else(|e| e.into_inner()).take(Instant::now()) {
-            return Some(self.refuse(&query, Reason::TooManyQueries, Some(&policy), over_tcp));
-        }
-        let Some(name) = query.name() else { return Some(self.refuse(&query, Reason::NameNotDeclared, Some(&policy), over_tcp)) };
+        let asked = Asked { query: &query, bytes, over_tcp };
+        let Some(policy) = policy else { return Some(self.refuse(&asked, Reason::NoPolicy, None)) };
+        let observed = policy.mode == Mode::Observe;
+        let Some(name) = query.name() else {
+            let reason = if policy.suspended { Reason::Suspended } else { Reason::NameNotDeclared };
+            return Some(if observed {
+                self.observe(&asked, Some(reason), &policy).await
+            } else {
+                self.refuse(&asked, reason, Some(&policy))
+            });
+        };
         Some(match policy.lookup(name, query.record(), &self.search) {
-            Lookup::Empty => query.answer(ResponseCode::Ok, &[], 0, None, over_tcp),
-            Lookup::NotThere => query.answer(ResponseCode::NoSuchName, &[], 0, None, over_tcp),
-            Lookup::Refuse(reason) => self.refuse(&query, reason, Some(&policy), over_tcp),
-            Lookup::Observed(reason) => {
-                self.records.denied(reason, &Attempt::Name(name.clone()), Some(&policy));
-                match self.resolver.pass_on(&policy, bytes).await {
-                    Some(answer) => answer,
-                    None => query.answer(ResponseCode::Failure, &[], 0, None, over_tcp),
+            // Enforce says that there is none.
+            Lookup::Empty | Lookup::NotThere if observed => self.observe(&asked, None, &policy).await,
+            Lookup::Empty => asked.answer(ResponseCode::Ok, None),
+            Lookup::NotThere => asked.answer(ResponseCode::NoSuchName, None),
+            Lookup::Refuse(reason) => self.refuse(&asked, reason, Some(&policy)),
+            Lookup::Observed(reason) => self.observe(&asked, Some(reason), &policy).await,
+            Lookup::Resolve => {
+                if self.resolver.would_ask(&policy, name) && !self.may_ask() {
+                    return Some(self.refuse(&asked, Reason::TooManyQueries, Some(&policy)));
+                }
+                match self.resolver.resolve(&policy, name).await {
+                    Ok(found) if !found.exists => asked.answer(ResponseCode::NoSuchName, None),
+                    Ok(found) => query.answer(ResponseCode::Ok, &found.addresses, found.ttl, None, over_tcp),
+                    Err(reason) if observed => self.observe(&asked, Some(reason), &policy).await,
+                    Err(reason) => self.refuse(&asked, reason, Some(&policy)),
                 }
             }
-            Lookup::Resolve => match self.resolver.resolve(&policy, name).await {
-                Ok(found) if !found.exists => query.answer(ResponseCode::NoSuchName, &[], 0, None, over_tcp),
-                Ok(found) => query.answer(ResponseCode::Ok, &found.addresses, found.ttl, None, over_tcp),
-                Err(reason) => {
-                    let why = self.written(name, reason, &policy);
-                    let code = if reason.retryable() { ResponseCode::Failure } else { ResponseCode::Refused };
-                    query.answer(code, &[], 0, Some(&why), over_tcp)
-                }
-            },
         })
     }
 
-    fn refuse(&self, query: &Query, reason: Reason, policy: Option<&GuardPolicy>, over_tcp: bool) -> Vec<u8> {
-        let why = match query.name() {
-            Some(name) => match policy {
-                Some(policy) => self.written(name, reason, policy),
-                None => {
-                    let id = self.records.denied(reason, &Attempt::Name(name.clone()), None);
-                    format!("{reason}: {}; request {id}", reason.means())
-                }
-            },
-            None => format!("{reason}: {}", reason.means()),
-        };
-        query.answer(ResponseCode::Refused, &[], 0, Some(&why), over_tcp)
+    /// Whether one more question may be put to the cluster's DNS.
+    fn may_ask(&self) -> bool {
+        self.budget.lock().unwrap_or_else(|e| e.into_inner()).take(Instant::now())
     }
 
-    fn written(&self, name: &DomainName, reason: Reason, policy: &GuardPolicy) -> String {
-        let attempt = Attempt::Name(name.clone());
-        let id = self.records.denied(reason, &attempt, Some(policy));
-        let declare = Some(&attempt).filter(|_| reason.declarable()).and_then(|attempt| attempt.declaration(&policy.domain));
+    /// Passes query and answer on. `reason`: why Enforce would refuse.
+    async fn observe(&self, asked: &Asked<'_>, reason: Option<Reason>, policy: &GuardPolicy) -> Vec<u8> {
+        if let Some(reason) = reason {
+            self.records.denied(reason, &asked.attempt(), Some(policy));
+        }
+        if !self.may_ask() {
+            return self.refuse(asked, Reason::TooManyQueries, Some(policy));
+        }
+        match self.resolver.pass_on(policy, asked.bytes, asked.over_tcp).await {
+            Some(answer) => answer,
+            None => asked.answer(ResponseCode::Failure, None),
+        }
+    }
+
+    fn refuse(&self, asked: &Asked<'_>, reason: Reason, policy: Option<&GuardPolicy>) -> Vec<u8> {
+        let attempt = asked.attempt();
+        let id = self.records.denied(reason, &attempt, policy);
+        let declare = policy.filter(|_| reason.declarable()).and_then(|policy| attempt.declaration(&policy.domain));
         let declare = declare.map(|lines| format!("; to declare it: {lines}")).unwrap_or_default();
-        format!("{reason}: {}; request {id}{declare}", reason.means())
+        // A refusal ends a resolver's search; what DNS did not answer may be asked again.
+        let code = if reason == Reason::ResolutionFailed { ResponseCode::Failure } else { ResponseCode::Refused };
+        asked.answer(code, Some(&format!("{reason}: {}; request {id}{declare}", reason.means())))
+    }
+}
+
+/// A query, and how it came.
+struct Asked<'a> {
+    query: &'a Query,
+    bytes: &'a [u8],
+    over_tcp: bool,
+}
+
+impl Asked<'_> {
+    fn attempt(&self) -> Attempt {
+        self.query.name().cloned().map_or_else(|| Attempt::Question(self.query.text()), Attempt::Name)
+    }
+
+    /// Without addresses.
+    fn answer(&self, code: ResponseCode, why: Option<&str>) -> Vec<u8> {
+        self.query.answer(code, &[], 0, why, self.over_tcp)
     }
 }
 

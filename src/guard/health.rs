@@ -1,18 +1,20 @@
 //! `/readyz`: 200 once a valid policy holds. On every address, because the kubelet asks from outside; it says nothing else.
+//!
+//! Nobody of this pod is answered: an app could otherwise hold the places that the kubelet needs.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::newest::Newest;
+use super::peer::Own;
 use super::{GuardError, Held};
 use crate::policy::pod::HEALTH_PORT;
 
 const AT_ONCE: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
 
 pub async fn listen() -> Result<TcpListener, GuardError> {
     let six = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), HEALTH_PORT);
@@ -24,15 +26,19 @@ pub async fn listen() -> Result<TcpListener, GuardError> {
 }
 
 pub async fn serve(listener: TcpListener, held: Held) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let (own, clients) = (Own::default(), Newest::new(AT_ONCE));
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        let Ok((mut stream, _)) = listener.accept().await else {
+        let Ok((mut stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        if own.has(peer) {
+            // Not at full speed, if it is one after the other.
+            tokio::task::yield_now().await;
+            continue;
+        }
         let ready = held.borrow().is_some();
-        tokio::spawn(async move {
+        let talk = async move {
             let answer = async {
                 let mut head = [0; 1024];
                 let _ = stream.read(&mut head).await;
@@ -45,7 +51,7 @@ pub async fn serve(listener: TcpListener, held: Held) {
                 let _ = stream.shutdown().await;
             };
             let _ = tokio::time::timeout(PATIENCE, answer).await;
-            drop(place);
-        });
+        };
+        clients.spawn(talk).await;
     }
 }

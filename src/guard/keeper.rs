@@ -1,9 +1,12 @@
 //! Holds the newest valid policy of the file. A bad one is refused and the last good one stays; one that is gone as well.
+//!
+//! An app that uses up the guard's descriptors cannot stop a narrowing: one is kept free for the file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::record::Records;
@@ -11,20 +14,42 @@ use crate::policy::{Document, GuardPolicy};
 
 /// How often the file is looked at. (The kubelet swaps a whole directory; there is nothing to be told by.)
 const EVERY: Duration = Duration::from_millis(500);
+/// A file that was there and cannot be read for so long is trouble: what the operator narrows meanwhile does not hold.
+const UNREADABLE: Duration = Duration::from_secs(3);
+/// As long as it lasts, so often is it said.
+const AGAIN: Duration = Duration::from_secs(60);
 
 pub async fn keep(file: PathBuf, held: watch::Sender<Option<Arc<GuardPolicy>>>, records: Arc<Records>) {
     let mut seen: Option<Vec<u8>> = None;
     let mut trouble: Option<String> = None;
+    let mut say: Option<Instant> = None;
+    let mut spare = descriptor();
     loop {
+        // Nobody else can take it: there is one thread, and it reads before it does anything else.
+        drop(spare.take());
+        let read = std::fs::read(&file);
+        spare = descriptor();
         // Without a thread of its own: the file is small and in memory, and the guard may start none.
-        let next = match std::fs::read(&file) {
-            Ok(bytes) if seen.as_ref() == Some(&bytes) => None,
+        let next = match read {
+            Ok(bytes) if seen.as_ref() == Some(&bytes) => {
+                say = None;
+                None
+            }
             Ok(bytes) => {
+                say = None;
                 let read = Document::read(&bytes).and_then(GuardPolicy::try_from).map_err(|e| e.to_string());
                 seen = Some(bytes);
                 Some(read)
             }
-            Err(error) => Some(Err(format!("{}: {error}", file.display()))),
+            Err(error) => {
+                let now = Instant::now();
+                let say = say.get_or_insert(now + if seen.is_some() { UNREADABLE } else { Duration::ZERO });
+                if now >= *say {
+                    *say = now + AGAIN;
+                    records.trouble("policy", &format!("{}: {error}", file.display()));
+                }
+                None
+            }
         };
         let now = held.borrow().clone();
         let refused = match next {
@@ -55,4 +80,9 @@ pub async fn keep(file: PathBuf, held: watch::Sender<Option<Arc<GuardPolicy>>>, 
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+/// One of no use but its place. (No file: those cannot be opened any more.)
+fn descriptor() -> Option<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None).ok()
 }

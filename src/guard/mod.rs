@@ -11,6 +11,8 @@ mod dns;
 mod harden;
 mod health;
 mod keeper;
+mod newest;
+mod peer;
 mod record;
 pub mod redirect;
 mod resolver;
@@ -66,6 +68,10 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
     let tcp = tcp::Server::listen(held.clone(), resolver, records.clone(), hardening.connections()).await?;
     hardening.confine(&policy, &records)?;
+    let counter = tokio::spawn({
+        let records = records.clone();
+        async move { records.count().await }
+    });
     let keeper = tokio::spawn(keeper::keep(policy, keep, records));
     let health = tokio::spawn(health::serve(health, held));
     let dns = tokio::spawn(dns.serve());
@@ -74,7 +80,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     terminate.recv().await;
     tcp.abort();
     open.drained(drain).await;
-    for part in [keeper, health, dns] {
+    for part in [keeper, health, dns, counter] {
         part.abort();
     }
     Ok(())

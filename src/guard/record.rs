@@ -1,8 +1,9 @@
 //! What was refused, and what changed: JSON lines on stdout, which every cluster collects already.
 //!
-//! Promise: one line, one record, whatever names a client sends (JSON escapes them); at most [`MOST_A_SECOND`] denials a second, the rest
-//! is counted in the next line.
+//! Promise: one line, one record, whatever names a client sends (JSON escapes them). At most [`MOST_A_SECOND`] denials a second for each
+//! reason, names apart from connections, so that no flood of one hides another; what is left out is counted, and said within a second.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,13 +13,20 @@ use serde::Serialize;
 
 use crate::policy::{Attempt, GuardPolicy, Mode, Reason};
 
-const MOST_A_SECOND: u32 = 50;
+const MOST_A_SECOND: u32 = 25;
 
 pub struct Records {
     to: Mutex<Box<dyn Write + Send>>,
-    pace: Mutex<Pace>,
+    paces: Mutex<BTreeMap<(Reason, Kind), Pace>>,
     count: AtomicU64,
     seed: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Names,
+    Connections,
 }
 
 struct Pace {
@@ -43,12 +51,6 @@ struct Denial<'a> {
     workload: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<&'a str>,
-    #[serde(skip_serializing_if = "is_zero")]
-    left_out: u64,
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }
 
 impl Records {
@@ -58,14 +60,19 @@ impl Records {
 
     pub fn to(writer: Box<dyn Write + Send>) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        let pace = Pace { since: Instant::now(), written: 0, left_out: 0 };
-        Self { to: Mutex::new(writer), pace: Mutex::new(pace), count: AtomicU64::new(0), seed: RandomState::new().hash_one(0u8) }
+        Self { to: Mutex::new(writer), paces: Mutex::default(), count: AtomicU64::new(0), seed: RandomState::new().hash_one(0u8) }
     }
 
     /// Returns the id under which it was written down.
     pub fn denied(&self, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
         let id = self.id();
-        let Some(left_out) = self.may_write() else { return id };
+        let kind = match attempted {
+            Attempt::Name(_) | Attempt::Question(_) => Kind::Names,
+            Attempt::Address(_) | Attempt::Server { .. } => Kind::Connections,
+        };
+        if !self.may_write(reason, kind) {
+            return id;
+        }
         let observed = policy.is_some_and(|policy| policy.mode == Mode::Observe);
         self.write(&Denial {
             time: now(),
@@ -77,7 +84,6 @@ impl Records {
             declare: policy.filter(|_| reason.declarable()).and_then(|policy| attempted.declaration(&policy.domain)),
             workload: policy.map(|policy| format!("{}/{}", policy.workload.namespace, policy.workload.name)),
             digest: policy.map(|policy| policy.digest.as_str()),
-            left_out,
         });
         id
     }
@@ -114,18 +120,38 @@ impl Records {
         let _ = to.write_all(&line).and_then(|()| to.flush());
     }
 
-    /// How many were left out before, if this one may be written.
-    fn may_write(&self) -> Option<u64> {
-        let mut pace = self.pace.lock().unwrap_or_else(|e| e.into_inner());
+    fn may_write(&self, reason: Reason, kind: Kind) -> bool {
+        let mut paces = self.paces.lock().unwrap_or_else(|e| e.into_inner());
+        let pace = paces.entry((reason, kind)).or_insert_with(|| Pace { since: Instant::now(), written: 0, left_out: 0 });
         if pace.since.elapsed() >= Duration::from_secs(1) {
             (pace.since, pace.written) = (Instant::now(), 0);
         }
-        if pace.written >= MOST_A_SECOND {
+        let may = pace.written < MOST_A_SECOND;
+        if may {
+            pace.written += 1;
+        } else {
             pace.left_out += 1;
-            return None;
         }
-        pace.written += 1;
-        Some(std::mem::take(&mut pace.left_out))
+        may
+    }
+
+    /// Says every second how many denials were not written.
+    pub async fn count(&self) {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            self.left_out();
+        }
+    }
+
+    fn left_out(&self) {
+        let mut paces = self.paces.lock().unwrap_or_else(|e| e.into_inner());
+        let some = paces.iter_mut().filter(|(_, pace)| pace.left_out > 0);
+        let counts: Vec<_> = some.map(|(of, pace)| (*of, std::mem::take(&mut pace.left_out))).collect();
+        drop(paces);
+        for ((reason, of), count) in counts {
+            self.write(&serde_json::json!({"time": now(), "event": "left_out", "reason": reason, "of": of, "count": count}));
+        }
     }
 
     /// Time first, so that ids sort; then what tells two of one millisecond, and two guards, apart.

@@ -3,6 +3,7 @@
 //! `AIWorkload ─validate─► Scope ─compile(ceilings, facts)─► Plan {objects, refusals}`. One file makes one kind. The plan depends on
 //! nothing but its arguments, and not on their order.
 
+mod admit;
 mod compare;
 mod compile;
 mod conflict;
@@ -11,6 +12,7 @@ mod facts;
 mod fixture;
 mod guard;
 mod identity;
+mod inject;
 mod network;
 mod object;
 pub mod project;
@@ -19,11 +21,13 @@ mod review;
 mod unscoped;
 mod validate;
 
+pub use admit::{Admission, Subject, admit, admit_unscoped, admit_update};
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing, seniority};
 pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
 pub use guard::{Origin, guard_policy};
+pub use inject::{GuardSettings, Injection, ids, inject};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
 pub use unscoped::{UNSCOPED_POLICY, left_out, unscoped_policy};

@@ -160,20 +160,30 @@ impl GuardPolicy {
         }
     }
 
-    /// Whether a connection that was permitted before still would be.
-    pub fn still(&self, permit: &Permit) -> bool {
+    /// Whether a connection that was permitted before still would be. `reached`: its address, once there is one.
+    pub fn still(&self, permit: &Permit, reached: Option<IpAddr>) -> Result<(), Reason> {
         if self.mode == Mode::Observe {
-            return true;
+            return Ok(());
         }
-        !self.suspended
-            && match &permit.upstream {
-                Upstream::Host { name, port } => self.hosts.get(name).is_some_and(|ports| ports.contains_key(port)),
-                Upstream::Kubernetes(address) => self.api_server.contains_key(address),
-                Upstream::Service { name, address } => self
-                    .service_of(name)
-                    .is_some_and(|service| service.ports.contains_key(&address.port()) && self.may_be_at(service, address.ip())),
-                Upstream::Anywhere(_) => false,
-            }
+        if self.suspended {
+            return Err(Reason::Suspended);
+        }
+        let declared = match &permit.upstream {
+            Upstream::Host { name, port } => self.hosts.get(name).is_some_and(|ports| ports.contains_key(port)),
+            Upstream::Kubernetes(address) => self.api_server.contains_key(address),
+            Upstream::Service { name, address } => self
+                .service_of(name)
+                .is_some_and(|service| service.ports.contains_key(&address.port()) && self.may_be_at(service, address.ip())),
+            Upstream::Anywhere(_) => false,
+        };
+        if !declared {
+            return Err(Reason::DestinationNotDeclared);
+        }
+        // The permits for Services and the API server are for one address; a host is where it was found, by what was its own then.
+        match (&permit.upstream, reached) {
+            (Upstream::Host { .. }, Some(address)) if !self.own.is_outside(address) => Err(Reason::ResolvesToForbiddenAddress),
+            _ => Ok(()),
+        }
     }
 
     fn refuse(&self, to: SocketAddr, reason: Reason) -> Connect {
@@ -202,8 +212,11 @@ impl GuardPolicy {
         self.service_names.get(name).or_else(|| self.service_names.get(&name.parent()?))
     }
 
+    /// The cluster's DNS and the API server are no declared Service, whatever its endpoints say: DNS is the guard's alone, and the API
+    /// server is reached as itself.
     fn may_be_at(&self, service: &DeclaredService, address: IpAddr) -> bool {
-        !never(address) && (self.services.contains(address) || service.addresses.contains(address))
+        let other = self.dns.iter().chain(self.api_server.keys()).any(|known| known.ip().to_canonical() == address);
+        !never(address) && !other && (self.services.contains(address) || service.addresses.contains(address))
     }
 }
 

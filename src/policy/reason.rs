@@ -151,6 +151,8 @@ impl Serialize for Reason {
 pub enum Attempt {
     /// A DNS query.
     Name(DomainName),
+    /// A DNS query for what is no name that could be declared, or one that cannot be read: escaped, and not all of it.
+    Question(String),
     /// A connection to an address.
     Address(SocketAddr),
     /// A TLS connection to a named server.
@@ -179,7 +181,7 @@ impl Attempt {
             Self::Name(name) if name.before(cluster_domain).is_some() => service(name, "<port>"),
             Self::Name(name) => Some(host(name, 443)),
             Self::Server { name, port } => Some(host(name, *port)),
-            Self::Address(_) => None,
+            Self::Address(_) | Self::Question(_) => None,
         }
     }
 }

@@ -109,6 +109,9 @@ fn what_names_may_resolve_to() {
         ("orders.shop.svc.cluster.local", "169.254.169.254", false),
         ("orders.shop.svc.cluster.local", "192.0.2.1", false), // the node
         ("orders.shop.svc.cluster.local", "192.168.7.9", false),
+        ("orders.shop.svc.cluster.local", "10.96.0.10", false), // the cluster's DNS
+        ("orders.shop.svc.cluster.local", "fd00:10:96::a", false),
+        ("orders.shop.svc.cluster.local", "10.96.0.1", false),     // the API server
         ("legacy.support.svc.cluster.local", "192.168.7.9", true), // a ceiling names them
         ("help.example.com", "203.0.113.7", true),
         ("help.example.com", "2001:db8:ffff::7", true),
@@ -148,6 +151,10 @@ fn connections() {
         ("10.96.7.7:5432", &[&help], Err(Reason::DestinationNotDeclared)),
         ("203.0.113.7:5432", &[&orders], Err(Reason::PortNotDeclared)), // it may not lie there
         ("192.0.2.1:5432", &[&orders], Err(Reason::DestinationNotDeclared)),
+        ("10.96.0.10:5432", &[&orders], Err(Reason::DestinationNotDeclared)), // the cluster's DNS
+        ("[fd00:10:96::a]:5432", &[&orders], Err(Reason::DestinationNotDeclared)),
+        ("10.96.0.1:5432", &[&orders], Err(Reason::DestinationNotDeclared)), // the API server, on another port
+        ("10.96.0.1:443", &[&orders], Ok(Some("api"))),
         ("10.96.0.1:443", &[], Ok(Some("api"))),
         ("192.0.2.1:6443", &[], Ok(Some("api"))),
         ("192.0.2.1:10250", &[], Err(Reason::DestinationNotDeclared)),
@@ -204,7 +211,7 @@ fn observe_lets_pass_and_says_what_enforce_would_do() {
     assert_eq!((permit.observed(), permit.upstream()), (Some(Reason::PortNotDeclared), &Upstream::Anywhere(at("203.0.113.7:22"))));
     let Connect::Permitted(permit) = policy.hello(at("203.0.113.7:443"), Err(Reason::TlsRequired)) else { panic!() };
     assert_eq!(permit.observed(), Some(Reason::TlsRequired));
-    assert!(policy.still(&permit));
+    assert_eq!(policy.still(&permit, None), Ok(()));
     assert_eq!(policy.connect(at("127.0.0.1:15001"), []), Connect::Denied(Reason::AddressForbidden));
 }
 
@@ -219,7 +226,7 @@ fn what_is_narrowed_is_cut() {
     .into_iter()
     .map(|connect| if let Connect::Permitted(permit) = connect { permit } else { panic!("{connect:?}") })
     .collect();
-    let kept = |policy: &GuardPolicy| permits.iter().map(|p| policy.still(p)).collect::<Vec<_>>();
+    let kept = |policy: &GuardPolicy| permits.iter().map(|p| policy.still(p, None).is_ok()).collect::<Vec<_>>();
     assert_eq!(kept(&policy()), [true, true, true]);
     assert_eq!(kept(&with(|d| d.suspended = true)), [false, false, false]);
     assert_eq!(kept(&with(|d| d.destinations.retain(|d| d.source != "orders"))), [false, true, true]);
@@ -235,7 +242,32 @@ fn what_is_narrowed_is_cut() {
     assert_eq!(kept(&renamed), [false, true, true]);
     // What Observe let pass ends when Enforce begins.
     let Connect::Permitted(observed) = with(|d| d.mode = Mode::Observe).connect(at("203.0.113.7:22"), []) else { panic!() };
-    assert!(!policy().still(&observed));
+    assert_eq!(policy().still(&observed, None), Err(Reason::DestinationNotDeclared));
+}
+
+#[test]
+fn an_address_that_may_not_be_any_more_is_cut() {
+    let permitted = |connect| if let Connect::Permitted(permit) = connect { permit } else { panic!("{connect:?}") };
+    let (orders, host) = (name("orders.shop.svc.cluster.local"), name("help.example.com"));
+    let service = permitted(policy().connect(at("10.96.7.7:5432"), [&orders]));
+    let host = permitted(policy().hello(at("203.0.113.7:443"), Ok(host)));
+    let own = with(|d| d.network.own.push("203.0.113.0/24".parse().unwrap()));
+    let elsewhere = with(|d| d.network.services = vec!["10.97.0.0/16".parse().unwrap()]);
+    let dns = with(|d| d.network.dns.push(at("10.96.7.7:53")));
+    let forbidden = Err(Reason::ResolvesToForbiddenAddress);
+    let cases = [
+        ("as it was", policy(), &host, "203.0.113.7", Ok(())),
+        ("the cluster's own now", own.clone(), &host, "203.0.113.7", forbidden),
+        ("the same, mapped", own.clone(), &host, "::ffff:203.0.113.7", forbidden),
+        ("another address of the host", own.clone(), &host, "2001:db8:ffff::7", Ok(())),
+        ("suspended and its own", with(|d| d.suspended = true), &host, "203.0.113.7", Err(Reason::Suspended)),
+        ("a Service, where hosts are not", own, &service, "10.96.7.7", Ok(())),
+        ("no address of Services", elsewhere, &service, "10.96.7.7", Err(Reason::DestinationNotDeclared)),
+        ("a DNS server now", dns, &service, "10.96.7.7", Err(Reason::DestinationNotDeclared)),
+    ];
+    for (what, policy, permit, reached, expected) in cases {
+        assert_eq!(policy.still(permit, Some(reached.parse().unwrap())), expected, "{what}");
+    }
 }
 
 #[test]
@@ -317,7 +349,7 @@ proptest! {
         let servers = ["help.example.com", "odd.example.com", "evil.example", "orders.shop.svc.cluster.local"];
         let verdict = if connect == Connect::ReadHello { policy.hello(to, Ok(name(servers[server]))) } else { connect };
         if let Connect::Permitted(permit) = verdict {
-            prop_assert!(policy.still(&permit));
+            prop_assert!(policy.still(&permit, None).is_ok());
             match permit.upstream() {
                 Upstream::Service { address, .. } => prop_assert!([5432, 15432, 6379, 1521].contains(&address.port()) && !policy.own.is_outside(address.ip())),
                 Upstream::Kubernetes(address) => prop_assert!([at("10.96.0.1:443"), at("192.0.2.1:6443")].contains(address)),

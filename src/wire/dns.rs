@@ -88,6 +88,21 @@ impl Query {
         self.name.as_ref()
     }
 
+    /// What is asked for, in letters: also where it is no name. The class where it is not the internet's.
+    pub fn text(&self) -> String {
+        let (mut labels, mut rest) = (Vec::new(), self.question.as_slice());
+        while let Some((&length, more)) = rest.split_first().filter(|(length, _)| **length > 0) {
+            let (label, behind) = more.split_at(more.len().min(length.into()));
+            labels.push(label.escape_ascii().to_string());
+            rest = behind;
+        }
+        let name = if labels.is_empty() { ".".to_owned() } else { labels.join(".") };
+        match self.question.last_chunk().map(|class| u16::from_be_bytes(*class)) {
+            Some(class) if class != INTERNET => format!("{name} class {class}"),
+            _ => name,
+        }
+    }
+
     pub fn record(&self) -> Record {
         self.record
     }
@@ -407,6 +422,9 @@ mod tests {
         let mut chaos = query("version.bind", 16);
         *chaos.last_mut().unwrap() = 3;
         assert_eq!(Query::read(&chaos).unwrap().name(), None, "another class");
+        assert_eq!(Query::read(&chaos).unwrap().text(), "version.bind class 3");
+        assert_eq!(Query::read(&query("", A)).unwrap().text(), ".");
+        assert_eq!(Query::read(&query("a\nb.\u{e9}", A)).unwrap().text(), r"a\nb.\xc3\xa9");
         let dotted = [words(&[7, 0, 1, 0, 0, 0]), vec![9], b"a.example".to_vec(), vec![0], words(&[A, 1])].concat();
         assert_eq!(Query::read(&dotted).unwrap().name(), None, "a dot within a label");
     }

@@ -159,7 +159,7 @@ pub fn table(exempt: Exempt, tcp_port: u16, dns_port: u16, answering: Answering)
     early(&mut m, exempt, tcp_port, dns_port, answering);
     redirect(&mut m, exempt, tcp_port, dns_port);
     deny(&mut m, exempt);
-    for loopback in [Messages::to_loopback_v4, Messages::to_loopback_v6] {
+    for loopback in [Messages::loopback_v4, Messages::loopback_v6] {
         m.rule("leave", |m| {
             m.not_through_lo(Meta::OutputName);
             loopback(m);
@@ -205,7 +205,7 @@ fn early(m: &mut Messages, exempt: Exempt, tcp_port: u16, dns_port: u16, answeri
         }
     }
     m.rule("early", |m| {
-        m.from_guard(exempt);
+        m.by_the_guard(exempt);
         m.transport(UDP);
         m.header(Header::Transport, 0, 2);
         m.differs(&dns_port.to_be_bytes());
@@ -231,7 +231,7 @@ fn redirect(m: &mut Messages, exempt: Exempt, tcp_port: u16, dns_port: u16) {
 
 fn deny(m: &mut Messages, exempt: Exempt) {
     never_held_up(m, "deny", exempt);
-    for loopback in [Messages::to_loopback_v4, Messages::to_loopback_v6] {
+    for loopback in [Messages::loopback_v4, Messages::loopback_v6] {
         m.rule("deny", |m| {
             loopback(m);
             m.verdict(ACCEPT);
@@ -262,7 +262,7 @@ fn deny(m: &mut Messages, exempt: Exempt) {
 /// The guard, and what stays in the pod.
 fn never_held_up(m: &mut Messages, chain: &str, exempt: Exempt) {
     m.rule(chain, |m| {
-        m.from_guard(exempt);
+        m.by_the_guard(exempt);
         m.verdict(ACCEPT);
     });
     m.rule(chain, |m| {
@@ -405,7 +405,7 @@ impl Messages {
         self.equals(&[protocol]);
     }
 
-    fn from_guard(&mut self, Exempt { uid, gid }: Exempt) {
+    fn by_the_guard(&mut self, Exempt { uid, gid }: Exempt) {
         self.meta(Meta::Uid);
         self.equals(&uid.to_ne_bytes());
         self.meta(Meta::Gid);
@@ -423,14 +423,14 @@ impl Messages {
         self.differs(&LO);
     }
 
-    fn to_loopback_v4(&mut self) {
+    fn loopback_v4(&mut self) {
         self.meta(Meta::NetworkProtocol);
         self.equals(&[IPV4]);
         self.header(Header::Network, 16, 1);
         self.equals(&[127]);
     }
 
-    fn to_loopback_v6(&mut self) {
+    fn loopback_v6(&mut self) {
         let mut address = [0u8; 16];
         address[15] = 1;
         self.meta(Meta::NetworkProtocol);

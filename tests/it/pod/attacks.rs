@@ -121,7 +121,11 @@ fn neither_uid_nor_gid_alone_is_exempt() {
     assert_eq!(world.arrived(), Default::default());
     // Control: with both it would get out, which is why admission keeps both from apps.
     attempt(world.uid, world.gid);
-    assert_eq!(world.arrived().into_keys().collect::<Vec<_>>(), [format!("tcp {} 443", EVIL[0]), format!("udp {} 9999", EVIL[0])]);
+    let both = [format!("tcp {} 443", EVIL[0]), format!("udp {} 9999", EVIL[0])];
+    world.eventually("with both it gets out", || {
+        let arrived: Vec<String> = world.arrived().into_keys().collect();
+        if arrived == both { Ok(()) } else { Err(format!("{arrived:?}")) }
+    });
 }
 
 #[test]
@@ -159,6 +163,11 @@ fn nothing_passes_without_a_guard_or_without_a_policy() {
     world.signal("-STOP");
     nothing_passes("stopped");
     world.signal("-CONT");
+    // What came while it was stopped is served late, and must not count for what follows.
+    world.eventually("what waited is served", || match world.arrived() {
+        all if all.contains_key(&format!("tcp {} 443", HELP[0])) => Ok(()),
+        all => Err(format!("{all:?}")),
+    });
     passes();
     world.kill();
     nothing_passes("killed");

@@ -4,7 +4,9 @@
 
 mod attacks;
 mod changes;
+mod connections;
 mod guard_process;
+mod names;
 mod network;
 
 use std::collections::BTreeMap;
@@ -94,7 +96,9 @@ impl World {
         ip(&format!("-n {pod} -6 route add default via {}", GATEWAY[1]));
         let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).filter(|a| !GATEWAY.contains(a));
         for address in known {
-            ip(&format!("-n {world} addr add {address}/{} dev lo", if address.contains(':') { 128 } else { 32 }));
+            // An IPv6 address that others might bear is there only a moment later.
+            let (length, alone) = if address.contains(':') { (128, " nodad") } else { (32, "") };
+            ip(&format!("-n {world} addr add {address}/{length} dev lo{alone}"));
         }
         let ids = || IDS.start() + (std::process::id() * 31 + number * 7) % (IDS.end() - IDS.start());
         let made = Self {

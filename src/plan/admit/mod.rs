@@ -1,0 +1,700 @@
+//! A pod, a pod template or a change of a pod → everything that speaks against it.
+//!
+//! Promise: empty means admitted; all that is wrong is said at once, each with the path of its field, the rule and the remedy. In: the pod
+//! (after [`inject`](super::inject())), the scope of the AIWorkload that selects it, the guard's settings. Out: errors. Whether they refuse (Enforce)
+//! or warn (Observe) is the caller's.
+//!
+//! One function is one rule; the lists below name them all. What no rule names is allowed; volumes and variables are judged the other way
+//! round: what no rule knows is refused. Left alone on purpose:
+//! - `nodeName`, tolerations, priorities, scheduler: where a pod runs does not change what it may reach.
+//! - `dnsPolicy`, `dnsConfig`, `hostAliases`: the guard answers DNS itself and asks the servers that its policy names; an address is known
+//!   to it only by what it resolved itself. They lead the app to nothing.
+//! - `runtimeClassName`: where the redirect cannot be set up, the pod does not start.
+//! - `imagePullSecrets` and image volumes: the kubelet reads them, as it does for the app's own image.
+//!
+//! Paths begin at `spec` or `metadata` of the pod; for a template its owner's path stands before them (`spec.template.`).
+//!
+//! A field of a Kubernetes newer than the types cannot be seen here.
+//!
+//! `guard` ours are in place; `pod`, `container`, `context` (security contexts of both) and `volume` what others bring; `update` changes.
+
+mod container;
+mod context;
+#[cfg(test)]
+pub(super) mod fixture;
+mod guard;
+mod pod;
+mod update;
+mod volume;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use self::context::Context;
+use super::FieldError;
+use super::inject::GuardSettings;
+use crate::policy::pod::{GUARD_CONTAINER, REDIRECT_CONTAINER};
+use crate::scope::Scope;
+
+pub use self::update::admit_update;
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// As it will be stored: injected.
+    Pod,
+    /// Not injected yet, so what injection adds may be absent.
+    Template,
+}
+
+/// What it is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission<'a> {
+    /// Of the AIWorkload that selects the pod.
+    pub scope: &'a Scope,
+    pub settings: &'a GuardSettings,
+}
+
+/// Everything that speaks against a pod that an AIWorkload selects.
+pub fn admit(metadata: &ObjectMeta, spec: &PodSpec, subject: Subject, admission: &Admission<'_>) -> Vec<FieldError> {
+    let judged = Judged { metadata, spec, subject, admission };
+    let mut errors = Vec::new();
+    for rule in POD_RULES {
+        rule(&judged, &mut errors);
+    }
+    for container in others(spec) {
+        for rule in CONTAINER_RULES {
+            rule(&judged, &container, &mut errors);
+        }
+    }
+    for context in std::iter::once(Context::of_pod(spec)).chain(others(spec).iter().map(Listed::context)) {
+        for rule in CONTEXT_RULES {
+            rule(&context, &mut errors);
+        }
+    }
+    errors
+}
+
+/// What speaks against a pod that no AIWorkload selects: posing as a guard, or as its user.
+pub fn admit_unscoped(spec: &PodSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    guard::names_unused(spec, &mut errors);
+    for context in std::iter::once(Context::of_pod(spec)).chain(everybody(spec).iter().map(Listed::context)) {
+        context::reserved_ids(&context, &mut errors);
+    }
+    errors
+}
+
+struct Judged<'a> {
+    metadata: &'a ObjectMeta,
+    spec: &'a PodSpec,
+    subject: Subject,
+    admission: &'a Admission<'a>,
+}
+
+const POD_RULES: &[fn(&Judged<'_>, &mut Vec<FieldError>)] = &[
+    guard::in_place,
+    guard::no_other_of_our_names,
+    guard::volume_in_place,
+    guard::volume_of_the_guard_only,
+    pod::host_namespaces,
+    pod::user_namespace,
+    pod::processes,
+    pod::sysctls,
+    pod::operating_system,
+    pod::account,
+    pod::devices,
+    pod::ephemeral_containers,
+    pod::annotations,
+    volume::kinds,
+    volume::projections,
+    volume::undeclared,
+    volume::claims,
+    volume::tokens,
+];
+
+const CONTAINER_RULES: &[fn(&Judged<'_>, &Listed<'_>, &mut Vec<FieldError>)] = &[
+    container::privileged,
+    container::added_capabilities,
+    container::kept_capabilities,
+    container::escalation,
+    container::proc_mount,
+    container::filtered,
+    container::host_ports,
+    container::probed_hosts,
+    container::variables,
+];
+
+const CONTEXT_RULES: &[fn(&Context<'_>, &mut Vec<FieldError>)] =
+    &[context::reserved_ids, context::seccomp, context::app_armor, context::se_linux, context::windows];
+
+/// A container and where it stands. (Ephemeral ones have a type of their own: only what is common is kept.)
+struct Listed<'a> {
+    path: String,
+    init: bool,
+    name: &'a str,
+    security: Option<&'a SecurityContext>,
+    container: Option<&'a Container>,
+}
+
+impl<'a> Listed<'a> {
+    fn context(&self) -> Context<'a> {
+        Context::of_container(format!("{}.securityContext", self.path), self.security)
+    }
+}
+
+/// Every container of every list.
+fn everybody(spec: &PodSpec) -> Vec<Listed<'_>> {
+    let regular = [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)];
+    let mut all = Vec::new();
+    for (list, containers) in regular {
+        for c in containers {
+            let path = format!("spec.{list}[name={}]", c.name);
+            let security = c.security_context.as_ref();
+            all.push(Listed { path, init: list == "initContainers", name: &c.name, security, container: Some(c) });
+        }
+    }
+    for c in spec.ephemeral_containers.iter().flatten() {
+        let path = format!("spec.ephemeralContainers[name={}]", c.name);
+        all.push(Listed { path, init: false, name: &c.name, security: c.security_context.as_ref(), container: None });
+    }
+    all
+}
+
+/// All but our two init containers, which `guard` compares as a whole. A name of ours elsewhere exempts nobody.
+fn others(spec: &PodSpec) -> Vec<Listed<'_>> {
+    let mut all = everybody(spec);
+    all.retain(|c| !(c.init && is_ours(c.name)));
+    all
+}
+
+fn is_ours(name: &str) -> bool {
+    name == REDIRECT_CONTAINER || name == GUARD_CONTAINER
+}
+
+fn error(path: impl Into<String>, message: impl Into<String>) -> FieldError {
+    FieldError { path: path.into(), message: message.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::fixture::{GID, KUBERNETES, SPEC, UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume};
+    use super::*;
+    use crate::plan::fixture;
+
+    fn judge(pod: &Pod, subject: Subject, scope: &Scope) -> Vec<String> {
+        let admission = Admission { scope, settings: &settings() };
+        let errors = admit(&pod.metadata, pod.spec.as_ref().unwrap(), subject, &admission);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    /// The template of the bot: what the API server adds to pods is not in it.
+    fn template() -> Value {
+        let mut value = bot();
+        let spec = &mut value["spec"];
+        spec["volumes"].as_array_mut().unwrap().pop();
+        spec["containers"][0]["volumeMounts"].as_array_mut().unwrap().pop();
+        value
+    }
+
+    fn stored() -> Value {
+        serde_json::to_value(injected(&pod(bot()), &scope())).unwrap()
+    }
+
+    #[test]
+    fn the_example_passes() {
+        let example = example();
+        assert_eq!(judge(&injected(&pod(bot()), &example), Subject::Pod, &example), Vec::<String>::new());
+        assert_eq!(judge(&pod(template()), Subject::Template, &example), Vec::<String>::new());
+        assert_eq!(judge(&pod(stored()), Subject::Template, &scope()), Vec::<String>::new(), "a template made from a pod");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_injected_passes(pod in any_good_pod(), kubernetes in any::<bool>()) {
+            let scope = if kubernetes { fixture::scope(&format!("{SPEC}{KUBERNETES}")) } else { scope() };
+            prop_assert_eq!(judge(&injected(&pod, &scope), Subject::Pod, &scope), Vec::<String>::new());
+        }
+    }
+
+    /// Each case: where, what is put there, the path of the error, words of its message. True in a pod and in a template.
+    #[test]
+    fn refused_in_pods_and_templates() {
+        let bot = "/spec/containers/0";
+        let context = |field: &str| format!("/spec/containers/0/securityContext/{field}");
+        let volume = |source: Value| {
+            let mut volume = json!({"name": "x"});
+            volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            ("/spec/volumes/-".to_owned(), volume)
+        };
+        let projected = |source: Value| volume(json!({"projected": {"sources": [source]}}));
+        let cases: Vec<((String, Value), &str, &str)> = vec![
+            (("/spec/hostNetwork".into(), json!(true)), "spec.hostNetwork", "host's network; leave it out"),
+            (("/spec/hostPID".into(), json!(true)), "spec.hostPID", "could be seen"),
+            (("/spec/hostIPC".into(), json!(true)), "spec.hostIPC", "memory"),
+            (("/spec/hostUsers".into(), json!(false)), "spec.hostUsers", "up to 65535 only"),
+            (("/spec/shareProcessNamespace".into(), json!(true)), "spec.shareProcessNamespace", "traced"),
+            (
+                ("/spec/securityContext/sysctls".into(), json!([{"name": "net.ipv4.ping_group_range", "value": "0 1"}])),
+                "spec.securityContext.sysctls[name=net.ipv4.ping_group_range]",
+                "the redirect rests",
+            ),
+            (("/spec/os".into(), json!({"name": "windows"})), "spec.os.name", "for linux only"),
+            (
+                ("/spec/serviceAccountName".into(), json!("admin")),
+                "spec.serviceAccountName",
+                "AIWorkload `support-bot` runs as `support-bot`, not as `admin`; leave it out",
+            ),
+            (("/spec/resourceClaims".into(), json!([{"name": "nic"}])), "spec.resourceClaims[name=nic]", "device"),
+            (
+                ("/spec/ephemeralContainers".into(), json!([{"name": "debugger", "image": "x"}])),
+                "spec.ephemeralContainers[name=debugger]",
+                "kubectl debug --copy-to",
+            ),
+            (
+                ("/metadata/annotations".into(), json!({"container.apparmor.security.beta.kubernetes.io/bot": "unconfined"})),
+                "metadata.annotations[container.apparmor.security.beta.kubernetes.io/bot]",
+                "confinement",
+            ),
+            (
+                ("/metadata/annotations".into(), json!({"seccomp.security.alpha.kubernetes.io/pod": "unconfined"})),
+                "metadata.annotations[seccomp.security.alpha.kubernetes.io/pod]",
+                "system call",
+            ),
+            (
+                ("/metadata/annotations".into(), json!({"container.seccomp.security.alpha.kubernetes.io/bot": "unconfined"})),
+                "metadata.annotations[container.seccomp.security.alpha.kubernetes.io/bot]",
+                "system call",
+            ),
+            (
+                ("/metadata/annotations".into(), json!({"k8s.v1.cni.cncf.io/networks": "storage"})),
+                "metadata.annotations[k8s.v1.cni.cncf.io/networks]",
+                "no NetworkPolicy",
+            ),
+            (
+                ("/metadata/annotations".into(), json!({"v1.multus-cni.io/default-network": "x"})),
+                "metadata.annotations[v1.multus-cni.io/default-network]",
+                "no NetworkPolicy",
+            ),
+            // Security contexts, of the pod and of a container.
+            (("/spec/securityContext/runAsUser".into(), json!(UID)), "spec.securityContext.runAsUser", "2000000000 to 2099999999"),
+            (("/spec/securityContext/runAsGroup".into(), json!(2_099_999_999)), "spec.securityContext.runAsGroup", "kept for guards"),
+            (("/spec/securityContext/fsGroup".into(), json!(2_000_000_000)), "spec.securityContext.fsGroup", "kept for guards"),
+            (
+                ("/spec/securityContext/supplementalGroups".into(), json!([7, GID])),
+                "spec.securityContext.supplementalGroups",
+                "choose an id below",
+            ),
+            ((context("runAsUser"), json!(UID)), "spec.containers[name=bot].securityContext.runAsUser", "kept for guards"),
+            ((context("runAsGroup"), json!(GID)), "spec.containers[name=bot].securityContext.runAsGroup", "kept for guards"),
+            (
+                ("/spec/securityContext/seccompProfile".into(), json!({"type": "Unconfined"})),
+                "spec.securityContext.seccompProfile.type",
+                "set RuntimeDefault",
+            ),
+            (
+                (context("seccompProfile"), json!({"type": "Unconfined"})),
+                "spec.containers[name=bot].securityContext.seccompProfile.type",
+                "set RuntimeDefault",
+            ),
+            (
+                ("/spec/securityContext/appArmorProfile".into(), json!({"type": "Unconfined"})),
+                "spec.securityContext.appArmorProfile.type",
+                "confinement",
+            ),
+            (
+                (context("appArmorProfile"), json!({"type": "Unconfined"})),
+                "spec.containers[name=bot].securityContext.appArmorProfile.type",
+                "confinement",
+            ),
+            (
+                ("/spec/securityContext/seLinuxOptions".into(), json!({"type": "spc_t"})),
+                "spec.securityContext.seLinuxOptions.type",
+                "leave it out",
+            ),
+            (
+                (context("seLinuxOptions"), json!({"user": "system_u"})),
+                "spec.containers[name=bot].securityContext.seLinuxOptions.user",
+                "leave it out",
+            ),
+            (
+                (context("seLinuxOptions"), json!({"role": "system_r"})),
+                "spec.containers[name=bot].securityContext.seLinuxOptions.role",
+                "leave it out",
+            ),
+            (("/spec/securityContext/windowsOptions".into(), json!({})), "spec.securityContext.windowsOptions", "Linux"),
+            (
+                (context("windowsOptions"), json!({"hostProcess": true})),
+                "spec.containers[name=bot].securityContext.windowsOptions",
+                "Linux",
+            ),
+            // One container.
+            ((context("privileged"), json!(true)), "spec.containers[name=bot].securityContext.privileged", "owns the node"),
+            (
+                (context("capabilities"), json!({"drop": ["ALL"], "add": ["NET_ADMIN"]})),
+                "spec.containers[name=bot].securityContext.capabilities.add",
+                "NET_ADMIN could lead round",
+            ),
+            (
+                (context("allowPrivilegeEscalation"), json!(true)),
+                "spec.containers[name=bot].securityContext.allowPrivilegeEscalation",
+                "set false",
+            ),
+            ((context("procMount"), json!("Unmasked")), "spec.containers[name=bot].securityContext.procMount", "Unmasked"),
+            (
+                (format!("{bot}/ports/0/hostPort"), json!(8080)),
+                "spec.containers[name=bot].ports[containerPort=8080].hostPort",
+                "use a Service",
+            ),
+            (
+                (format!("{bot}/livenessProbe"), json!({"httpGet": {"host": "169.254.169.254", "port": 80}})),
+                "spec.containers[name=bot].livenessProbe.httpGet.host",
+                "the node would connect",
+            ),
+            (
+                (format!("{bot}/readinessProbe"), json!({"tcpSocket": {"host": "127.0.0.1", "port": 10250}})),
+                "spec.containers[name=bot].readinessProbe.tcpSocket.host",
+                "the node would connect",
+            ),
+            (
+                (format!("{bot}/startupProbe"), json!({"httpGet": {"host": "a.example.com", "port": 80}})),
+                "spec.containers[name=bot].startupProbe.httpGet.host",
+                "the node would connect",
+            ),
+            (
+                (format!("{bot}/lifecycle/postStart"), json!({"httpGet": {"host": "127.0.0.1", "port": 80}})),
+                "spec.containers[name=bot].lifecycle.postStart.httpGet.host",
+                "the node would connect",
+            ),
+            (
+                (format!("{bot}/lifecycle/preStop"), json!({"tcpSocket": {"host": "127.0.0.1", "port": 80}})),
+                "spec.containers[name=bot].lifecycle.preStop.tcpSocket.host",
+                "the node would connect",
+            ),
+            (
+                (format!("{bot}/env/-"), json!({"name": "NEW", "valueFrom": {"fileKeyRef": {"key": "k", "volumeName": "x", "path": "p"}}})),
+                "spec.containers[name=bot].env[name=NEW].valueFrom",
+                "does not look",
+            ),
+            // What is read and mounted.
+            (volume(json!({"hostPath": {"path": "/"}})), "spec.volumes[name=x].hostPath", "the node's own disk"),
+            (volume(json!({"csi": {"driver": "secrets-store.csi.k8s.io"}})), "spec.volumes[name=x]", "nothing was declared"),
+            (volume(json!({"nfs": {"server": "10.0.0.1", "path": "/"}})), "spec.volumes[name=x]", "nothing was declared"),
+            (
+                volume(
+                    json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "y"}}}}}),
+                ),
+                "spec.volumes[name=x]",
+                "declare a PersistentVolumeClaim",
+            ),
+            (volume(json!({"ofTomorrow": {}})), "spec.volumes[name=x]", "nothing was declared"),
+            (projected(json!({"podCertificate": {}})), "spec.volumes[name=x].projected.sources[0]", "does not know"),
+            (
+                volume(json!({"configMap": {"name": "other"}})),
+                "spec.volumes[name=x].configMap.name",
+                "ConfigMap `other` is not declared; add {type: ConfigMap, configMap: {name: other}} to dataSources of AIWorkload `support-bot`",
+            ),
+            (
+                volume(json!({"secret": {"secretName": "other"}})),
+                "spec.volumes[name=x].secret.secretName",
+                "Secret `other` is not declared; add {type: Secret, secret: {name: other}}",
+            ),
+            // Declared, but of the other kind.
+            (volume(json!({"secret": {"secretName": "support-prompts"}})), "spec.volumes[name=x].secret.secretName", "not declared"),
+            (volume(json!({"secret": {"secretName": "kube-root-ca.crt"}})), "spec.volumes[name=x].secret.secretName", "not declared"),
+            (
+                projected(json!({"configMap": {"name": "other"}})),
+                "spec.volumes[name=x].projected.sources[0].configMap.name",
+                "not declared",
+            ),
+            (projected(json!({"secret": {"name": "other"}})), "spec.volumes[name=x].projected.sources[0].secret.name", "not declared"),
+            (
+                (format!("{bot}/env/-"), json!({"name": "K", "valueFrom": {"configMapKeyRef": {"name": "other", "key": "k"}}})),
+                "spec.containers[name=bot].env[name=K].valueFrom.configMapKeyRef.name",
+                "not declared",
+            ),
+            (
+                (format!("{bot}/env/-"), json!({"name": "K", "valueFrom": {"secretKeyRef": {"name": "other", "key": "k"}}})),
+                "spec.containers[name=bot].env[name=K].valueFrom.secretKeyRef.name",
+                "not declared",
+            ),
+            (
+                (format!("{bot}/envFrom"), json!([{"configMapRef": {"name": "other"}}])),
+                "spec.containers[name=bot].envFrom[0].configMapRef.name",
+                "not declared",
+            ),
+            (
+                (format!("{bot}/envFrom"), json!([{"secretRef": {"name": "other"}}])),
+                "spec.containers[name=bot].envFrom[0].secretRef.name",
+                "not declared",
+            ),
+            (
+                volume(json!({"persistentVolumeClaim": {"claimName": "other"}})),
+                "spec.volumes[name=x].persistentVolumeClaim.claimName",
+                "PersistentVolumeClaim `other` is not declared",
+            ),
+            (
+                projected(json!({"serviceAccountToken": {"path": "t"}})),
+                "spec.volumes[name=x].projected.sources[0].serviceAccountToken",
+                "declare a source of type Kubernetes",
+            ),
+            (
+                projected(json!({"serviceAccountToken": {"path": "t", "audience": "remit.dev"}})),
+                "spec.volumes[name=x].projected.sources[0].serviceAccountToken",
+                "for guards alone",
+            ),
+            (
+                projected(json!({"serviceAccountToken": {"path": "t", "audience": "vault"}})),
+                "spec.volumes[name=x].projected.sources[0].serviceAccountToken",
+                "identity.serviceAccountName",
+            ),
+            // Ours.
+            (
+                (format!("{bot}/volumeMounts/-"), json!({"name": "remit-policy", "mountPath": "/x", "subPath": "policy.json"})),
+                "spec.containers[name=bot].volumeMounts[name=remit-policy]",
+                "the guard's own volume",
+            ),
+            ((format!("{bot}/name"), json!("remit-guard")), "spec.containers[name=remit-guard]", "bears the name"),
+        ];
+        for ((at, value), path, words) in cases {
+            for (subject, mut object) in [(Subject::Pod, stored()), (Subject::Template, template())] {
+                put(&mut object, &at, value.clone());
+                expect(&judge(&pod(object), subject, &scope()), path, words, &format!("{subject:?} {at} {value}"));
+            }
+        }
+    }
+
+    /// What injection put in must still be there.
+    #[test]
+    fn refused_in_pods_only() {
+        let guard = "/spec/initContainers/1";
+        let context = "/spec/containers/0/securityContext";
+        let cases: Vec<(String, Value, &str, &str)> = vec![
+            ("/spec/initContainers".into(), json!([]), "spec.initContainers[name=remit-redirect]", "nothing leads to the guard"),
+            (
+                "/spec/initContainers/0/args".into(),
+                json!(["redirect", "--uid=1000", "--gid=1000"]),
+                "spec.initContainers[name=remit-redirect]",
+                "leave it out",
+            ),
+            (format!("{guard}/name"), json!("other"), "spec.initContainers[name=remit-guard]", "number 2"),
+            (format!("{guard}/image"), json!("evil"), "spec.initContainers[name=remit-guard].image", "not as Remit injected it"),
+            (format!("{guard}/command"), json!(["sleep"]), "spec.initContainers[name=remit-guard].command", "not as Remit"),
+            (format!("{guard}/env"), json!([{"name": "LD_PRELOAD"}]), "spec.initContainers[name=remit-guard].env", "not as Remit"),
+            (format!("{guard}/imagePullPolicy"), json!("Never"), "spec.initContainers[name=remit-guard].imagePullPolicy", "not as Remit"),
+            (
+                format!("{guard}/volumeMounts/-"),
+                json!({"name": "prompts", "mountPath": "/x"}),
+                "spec.initContainers[name=remit-guard].volumeMounts",
+                "not as Remit",
+            ),
+            // Not the token volume of the API server, but a directory to share with the app.
+            (
+                format!("{guard}/volumeMounts/-"),
+                json!({"name": "prompts", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true}),
+                "spec.initContainers[name=remit-guard].volumeMounts",
+                "not as Remit",
+            ),
+            (
+                format!("{guard}/securityContext/runAsUser"),
+                json!(2_000_000_009),
+                "spec.initContainers[name=remit-guard].securityContext",
+                "not as Remit",
+            ),
+            (
+                "/spec/initContainers/0/securityContext/capabilities/add".into(),
+                json!(["SYS_ADMIN"]),
+                "spec.initContainers[name=remit-redirect].securityContext",
+                "not as Remit",
+            ),
+            (
+                "/spec/volumes/0".into(),
+                json!({"name": "remit-policy", "emptyDir": {}}),
+                "spec.volumes[name=remit-policy]",
+                "not the policy",
+            ),
+            (
+                "/spec/volumes/0/configMap/name".into(),
+                json!("remit-another"),
+                "spec.volumes[name=remit-policy]",
+                "policy of AIWorkload `support-bot`",
+            ),
+            ("/spec/serviceAccountName".into(), json!("default"), "spec.serviceAccountName", "not as `default`"),
+            (
+                "/spec/volumes/-".into(),
+                token_volume(),
+                "spec.volumes[name=kube-api-access-x7k2p].projected.sources[0].serviceAccountToken",
+                "take it out",
+            ),
+            (format!("{context}/capabilities"), json!({}), "spec.containers[name=bot].securityContext.capabilities.drop", "drop [ALL]"),
+            (
+                format!("{context}/allowPrivilegeEscalation"),
+                Value::Null,
+                "spec.containers[name=bot].securityContext.allowPrivilegeEscalation",
+                "set false",
+            ),
+            (
+                "/spec/securityContext".into(),
+                json!({}),
+                "spec.containers[name=bot].securityContext.seccompProfile",
+                "set type RuntimeDefault",
+            ),
+        ];
+        for (at, value, path, words) in cases {
+            let mut object = stored();
+            put(&mut object, &at, value.clone());
+            expect(&judge(&pod(object), Subject::Pod, &scope()), path, words, &format!("{at} {value}"));
+        }
+    }
+
+    /// A template need not hold ours; if it holds any, then all and as they are.
+    #[test]
+    fn ours_in_a_template() {
+        let mut object = stored();
+        put(&mut object, "/spec/initContainers/1/image", json!("evil"));
+        expect(&judge(&pod(object), Subject::Template, &scope()), "spec.initContainers[name=remit-guard].image", "leave it out", "image");
+        let mut object = template();
+        put(&mut object, "/spec/initContainers", json!([{"name": "remit-guard", "image": "evil"}]));
+        expect(
+            &judge(&pod(object), Subject::Template, &scope()),
+            "spec.initContainers[name=remit-redirect]",
+            "leave it out",
+            "no redirect",
+        );
+        let mut object = template();
+        put(&mut object, "/spec/volumes/-", json!({"name": "remit-policy", "emptyDir": {}}));
+        expect(&judge(&pod(object), Subject::Template, &scope()), "spec.volumes[name=remit-policy]", "leave it out", "volume");
+    }
+
+    /// A name of ours outside of the init containers exempts nobody.
+    #[test]
+    fn our_names_do_not_exempt() {
+        let mut object = stored();
+        put(&mut object, "/spec/containers/-", json!({"name": "remit-guard", "securityContext": {"privileged": true}}));
+        let errors = judge(&pod(object), Subject::Pod, &scope());
+        expect(&errors, "spec.containers[name=remit-guard].securityContext.privileged", "owns the node", "name");
+    }
+
+    #[test]
+    fn another_before_ours() {
+        let mut object = stored();
+        let list = object["spec"]["initContainers"].as_array_mut().unwrap();
+        list.insert(0, json!({"name": "istio-init", "image": "x", "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}));
+        let errors = judge(&pod(object), Subject::Pod, &scope());
+        expect(&errors, "spec.initContainers[name=remit-redirect]", "number 1 of the init containers", "order");
+        expect(&errors, "spec.initContainers[name=remit-guard]", "number 2 of the init containers", "order");
+    }
+
+    /// Init containers and sidecars of the app are judged like its containers.
+    #[test]
+    fn init_containers_of_others() {
+        let mut object = stored();
+        put(&mut object, "/spec/initContainers/-", json!({"name": "setup", "securityContext": {"privileged": true, "runAsUser": UID}}));
+        let errors = judge(&pod(object), Subject::Pod, &scope());
+        for (field, words) in [("privileged", "node"), ("runAsUser", "guards"), ("capabilities.drop", "ALL")] {
+            expect(&errors, &format!("spec.initContainers[name=setup].securityContext.{field}"), words, field);
+        }
+    }
+
+    /// A claim that is declared for reading is mounted so, or not at all.
+    #[test]
+    fn claims_are_written_only_if_declared() {
+        let files = |read_only: bool| json!({"name": "x", "persistentVolumeClaim": {"claimName": "support-files", "readOnly": read_only}});
+        let store = json!({"name": "x", "persistentVolumeClaim": {"claimName": "support-store"}});
+        let mount = |read_only: bool| ("volumeMounts", json!({"name": "x", "mountPath": "/x", "readOnly": read_only}));
+        let device = ("volumeDevices", json!({"name": "x", "devicePath": "/dev/x"}));
+        let cases = [
+            (files(false), mount(false), false),
+            (files(false), mount(true), true),
+            (files(true), mount(false), true),
+            (files(false), device.clone(), false),
+            (files(true), device.clone(), true),
+            (store.clone(), mount(false), true),
+            (store, device, true),
+        ];
+        for (volume, (list, mount), fine) in cases {
+            let mut object = stored();
+            put(&mut object, "/spec/volumes/-", volume.clone());
+            put(&mut object, &format!("/spec/containers/0/{list}"), json!([mount]));
+            let errors = judge(&pod(object), Subject::Pod, &scope());
+            assert_eq!(errors.is_empty(), fine, "{volume} {mount}: {errors:?}");
+            if !fine {
+                expect(&errors, "spec.volumes[name=x].persistentVolumeClaim.readOnly", "declare access: ReadWrite", "claim");
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_by_what_is_declared() {
+        let kubernetes = fixture::scope(&format!("{SPEC}{KUBERNETES}"));
+        let brought = fixture::scope(&format!("identity: {{serviceAccountName: cloud}}\n{SPEC}"));
+        let cases = [
+            (&kubernetes, "", true),
+            (&kubernetes, "vault", false),
+            (&brought, "vault", true),
+            (&brought, "", false),
+            (&brought, "remit.dev", false),
+        ];
+        for (scope, audience, fine) in cases {
+            let mut object = serde_json::to_value(injected(&pod(bot()), scope)).unwrap();
+            let token = json!({"name": "x", "projected": {"sources": [{"serviceAccountToken": {"path": "t", "audience": audience}}]}});
+            put(&mut object, "/spec/volumes/-", token);
+            let errors = judge(&pod(object), Subject::Pod, scope);
+            assert_eq!(errors.is_empty(), fine, "{audience:?} {errors:?}");
+        }
+    }
+
+    /// What the API server, its plugins and autoscalers write into every container.
+    #[test]
+    fn what_others_may_write_into_ours() {
+        let scope = fixture::scope(&format!("{SPEC}{KUBERNETES}"));
+        let mut object = serde_json::to_value(injected(&pod(bot()), &scope)).unwrap();
+        let token =
+            json!({"name": "kube-api-access-x7k2p", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true});
+        for i in 0..2 {
+            let ours = format!("/spec/initContainers/{i}");
+            put(&mut object, &format!("{ours}/resources/limits/cpu"), json!("1"));
+            put(&mut object, &format!("{ours}/resizePolicy"), json!([{"resourceName": "cpu", "restartPolicy": "NotRequired"}]));
+            put(&mut object, &format!("{ours}/imagePullPolicy"), json!("Always"));
+            if i == 0 {
+                put(&mut object, &format!("{ours}/volumeMounts"), json!([token]));
+            } else {
+                put(&mut object, &format!("{ours}/volumeMounts/-"), token.clone());
+            }
+        }
+        assert_eq!(judge(&pod(object), Subject::Pod, &scope), Vec::<String>::new());
+    }
+
+    #[test]
+    fn unscoped_pods() {
+        let unscoped =
+            |value: Value| -> Vec<String> { admit_unscoped(pod(value).spec.as_ref().unwrap()).iter().map(ToString::to_string).collect() };
+        assert_eq!(unscoped(bot()), Vec::<String>::new());
+        let cases = [
+            ("/spec/containers/0/securityContext/runAsUser", json!(UID), "spec.containers[name=bot].securityContext.runAsUser", "guards"),
+            ("/spec/securityContext/fsGroup", json!(GID), "spec.securityContext.fsGroup", "guards"),
+            (
+                "/spec/ephemeralContainers",
+                json!([{"name": "d", "securityContext": {"runAsGroup": GID}}]),
+                "spec.ephemeralContainers[name=d].securityContext.runAsGroup",
+                "guards",
+            ),
+            ("/spec/initContainers", json!([{"name": "remit-redirect"}]), "spec.initContainers[name=remit-redirect]", "no AIWorkload"),
+            ("/spec/containers/0/name", json!("remit-guard"), "spec.containers[name=remit-guard]", "choose another"),
+            ("/spec/volumes/0/name", json!("remit-policy"), "spec.volumes[name=remit-policy]", "choose another"),
+        ];
+        for (at, value, path, words) in cases {
+            let mut object = bot();
+            put(&mut object, at, value);
+            expect(&unscoped(object), path, words, at);
+        }
+    }
+
+    fn expect(errors: &[String], path: &str, words: &str, case: &str) {
+        assert!(errors.iter().any(|e| e.starts_with(&format!("{path}: ")) && e.contains(words)), "{case}: {errors:#?}");
+    }
+}
