@@ -87,7 +87,7 @@ fn looked_up(document: &Document, policy: &GuardPolicy, name: &DomainName, addre
 
 fn judged(document: &Document, policy: &GuardPolicy, to: SocketAddr, connect: Connect) {
     let Connect::Permitted(permit) = connect else { return assert_ne!(connect, Connect::ReadHello, "it was read") };
-    assert!(policy.still(&permit));
+    assert_eq!(policy.still(&permit, None), Ok(()));
     let by_observe = matches!(permit.upstream(), Upstream::Anywhere(_));
     assert_eq!(permit.observed().is_some(), by_observe);
     if by_observe {
