@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use kube::api::DynamicObject;
 
 use super::table::Projection;
-use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, ScopeCeiling, ScopeCeilingSpec};
+use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
 use crate::plan::{self, EndpointFact, FieldError, ManagedObject, ServiceFact};
 use crate::scope::{Ceiling, ObjectName, Scope, Selector};
 
@@ -73,6 +73,14 @@ pub struct SliceFact {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeFact(pub Vec<IpNet>);
+
+impl WorkloadFact {
+    /// It is being deleted, and nothing of ours waits for its pods: whatever keeps it is somebody else's.
+    pub fn is_leaving(&self) -> bool {
+        let ObjectMeta { deletion_timestamp, finalizers, .. } = &self.object.metadata;
+        deletion_timestamp.is_some() && !finalizers.iter().flatten().any(|f| f == FINALIZER)
+    }
+}
 
 impl Projection for WorkloadFact {
     fn version(&self) -> u64 {

@@ -54,7 +54,7 @@ pub fn gather(world: &World, name: &ObjectName) -> Gathered {
 pub fn gather_namespace(world: &World, name: &str) -> GatheredNamespace {
     let governs = |object: &ObjectName| object.namespace == name && world.older(object).is_none();
     let observed = world.workloads.iter().filter(|(object, _)| governs(object)).filter_map(|(_, fact)| match &fact.scope {
-        Ok(scope) if scope.mode == Mode::Observe => Some(scope.selector.clone()),
+        Ok(scope) if scope.mode == Mode::Observe && !fact.is_leaving() => Some(scope.selector.clone()),
         _ => None,
     });
     GatheredNamespace {

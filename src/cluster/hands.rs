@@ -31,6 +31,9 @@ pub const STATUS_MANAGER: &str = "remit-status";
 /// Field manager of the finalizer.
 pub const FINALIZER_MANAGER: &str = "remit-finalizer";
 
+/// What the storage behind the API server says of an object that it cannot take.
+const TOO_LARGE: [&str; 2] = ["request is too large", "message larger than max"];
+
 /// Whether this process may write now.
 pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Told of each write that the API server accepted: kind and verb.
@@ -81,9 +84,11 @@ impl RequestError {
         self.status().is_some_and(kube::core::Status::is_conflict)
     }
 
-    /// The object is not valid as it stands.
+    /// The object will not be taken as it stands, however often it is sent: it is not valid, or too large. (The storage behind the API server
+    /// says the latter with 500.)
     pub fn is_invalid(&self) -> bool {
-        self.status().is_some_and(|s| s.code == 422)
+        self.status()
+            .is_some_and(|s| matches!(s.code, 413 | 422) || s.code == 500 && TOO_LARGE.iter().any(|words| s.message.contains(words)))
     }
 
     fn is_bad_request(&self) -> bool {
@@ -244,5 +249,28 @@ impl Hands {
         let parameters = PatchParams::apply(STATUS_MANAGER).force();
         let answer = self.write("AIWorkloadStatus", "apply", api.patch_status(&name.name, &parameters, &Patch::Apply(&patch))).await?;
         Ok(self.world.write().put_workload(name, facts::known_workload(answer)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_never_be_taken() {
+        let error = |code: u16, message: &str| {
+            RequestError::Kube(kube::Error::Api(Box::new(kube::core::Status::failure(message, "Some").with_code(code))))
+        };
+        for (code, message, never) in [
+            (422, "spec.egress: Invalid value", true),
+            (413, "limit is 3145728", true),
+            (500, "etcdserver: request is too large", true),
+            (500, "rpc error: trying to send message larger than max", true),
+            (500, "etcdserver: leader changed", false),
+            (409, "too large", false),
+            (403, "too large", false),
+        ] {
+            assert_eq!(error(code, message).is_invalid(), never, "{code} {message}");
+        }
     }
 }

@@ -36,10 +36,12 @@ pub type Notify = Arc<dyn Fn(BTreeSet<Key>) + Send + Sync>;
 /// All watches, each a future that never ends by itself.
 pub fn watches(client: &Client, world: &SharedWorld, notify: &Notify) -> Vec<BoxFuture<'static, ()>> {
     let config = || watcher::Config::default().timeout(TIMEOUT);
+    // Anybody's objects, of any size: few at once.
+    let few = || config().page_size(20);
     let mut all = vec![
-        follow(world, notify, Api::<Service>::all(client.clone()), config(), |s| project::service(&s), World::on_service),
-        follow(world, notify, Api::all(client.clone()), config().labels(HAND_WRITTEN), slice, World::on_slice),
-        follow(world, notify, Api::<Namespace>::all(client.clone()), config(), facts::namespace, World::on_namespace),
+        follow(world, notify, Api::<Service>::all(client.clone()), few(), |s| project::service(&s), World::on_service),
+        follow(world, notify, Api::all(client.clone()), few().labels(HAND_WRITTEN), slice, World::on_slice),
+        follow(world, notify, Api::<Namespace>::all(client.clone()), few(), facts::namespace, World::on_namespace),
         follow(world, notify, Api::<Node>::all(client.clone()), config(), |n| facts::node(&n), World::on_node),
         follow(world, notify, Api::<ServiceCIDR>::all(client.clone()), config(), service_cidr, World::on_service_cidr),
         follow(world, notify, dynamic::<AIWorkload>(client), config(), facts::workload, World::on_workload),

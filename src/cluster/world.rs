@@ -192,7 +192,8 @@ impl World {
     fn workloads_changed(&mut self, changes: impl IntoIterator<Item = Change<ObjectName, WorkloadFact>>) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
         for Change { key, old: _, new } in changes {
-            let contender = new.and_then(|new| {
+            // One that goes and holds nothing keeps nobody from governing.
+            let contender = new.filter(|new| !new.is_leaving()).and_then(|new| {
                 let created = new.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
                 let mode = match new.object.spec.mode {
                     crate::api::Mode::Observe => crate::scope::Mode::Observe,

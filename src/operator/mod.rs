@@ -10,6 +10,7 @@ mod queue;
 mod reconcile;
 pub mod run;
 pub mod selftest;
+mod shares;
 mod standing;
 mod status;
 pub mod uninstall;

@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::plan::fixture::{self, FULL, WIDE, facts, scope};
-    use crate::scope::{Source, Target};
+    use crate::scope::{ObjectName, Source, Target};
 
     fn yaml(objects: &[ManagedObject]) -> String {
         objects.iter().map(|o| serde_saphyr::to_string(o).unwrap()).collect::<Vec<_>>().join("---\n")
@@ -191,6 +191,21 @@ mod tests {
         assert_eq!(suspended.objects.len(), compile(&scope(FULL), None, &fixture::ceilings(&[WIDE]), &facts()).objects.len());
         let observed = compile(&scope(&FULL.replace("Enforce", "Observe")), None, &fixture::ceilings(&[WIDE]), &facts());
         assert_eq!(observed.objects, vec![], "Observe writes nothing");
+    }
+
+    #[test]
+    fn a_selector_too_large_for_a_policy_is_refused() {
+        let service = |labels: usize| {
+            let mut facts = facts();
+            let selector = (0..labels).map(|n| (format!("label-{n}"), "x".to_owned())).collect();
+            facts.services.get_mut(&ObjectName::new("support", "cache")).unwrap().selector = selector;
+            compile(&scope(FULL), None, &fixture::ceilings(&[WIDE]), &facts)
+        };
+        let refused = |plan: &Plan| plan.refusals.iter().any(|r| r.path == "dataSources[name=cache].service");
+        let opened = |plan: &Plan| yaml(&plan.objects).contains("label-31");
+        let (most, more) = (service(32), service(33));
+        assert!(!refused(&most) && opened(&most));
+        assert!(refused(&more) && !opened(&more), "{:?}", more.refusals);
     }
 
     #[test]

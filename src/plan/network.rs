@@ -22,6 +22,9 @@ use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selecto
 /// The label which every Namespace bears with its own name.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// A Service's selector is its editor's: one of a megabyte would keep every policy that names it from being written.
+pub(super) const MOST_LABELS: usize = 32;
+
 /// Name of the NetworkPolicy of a workload.
 pub(super) fn name(workload: &ObjectName) -> String {
     format!("remit-{}", workload.name)
@@ -149,6 +152,14 @@ fn open_service(
         let known: Vec<String> = ports.iter().filter(|p| p.transport == Transport::Tcp).map(|p| p.port.to_string()).collect();
         return Err((RefusalReason::NotFound, format!("Service {service} has no TCP port {port} (it has {})", known.join(", "))));
     };
+    if selector.len() > MOST_LABELS {
+        return Err((
+            RefusalReason::AddressNotAllowed,
+            format!(
+                "Service {service} selects pods by more than {MOST_LABELS} labels, which would make the policy too large; it needs fewer"
+            ),
+        ));
+    }
     if !selector.is_empty() {
         let selector = Selector::labels(selector.clone())
             .map_err(|e| (RefusalReason::NotFound, format!("Service {service} has a selector that matches no pod: {e}")))?;
@@ -220,10 +231,10 @@ fn never_a_destination(address: std::net::IpAddr) -> bool {
 
 fn open_dns(facts: &Facts, openings: &mut Openings) {
     for DnsFact { namespace, selector, ports, addresses: _ } in &facts.dns {
-        let Ok(selector) = Selector::labels(selector.clone()) else { continue };
-        if selector.is_empty() {
+        if selector.is_empty() || selector.len() > MOST_LABELS {
             continue;
         }
+        let Ok(selector) = Selector::labels(selector.clone()) else { continue };
         openings.entry(Peer::Pods { namespace: namespace.clone(), selector }).or_default().extend(ports.iter().cloned());
     }
     for address in &facts.dns_addresses {

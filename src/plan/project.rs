@@ -14,6 +14,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::network::MOST_LABELS;
 use super::{DnsFact, EndpointFact, PortTarget, ServiceFact, ServicePortFact, Transport};
 use crate::scope::{ObjectName, parse_block};
 
@@ -41,7 +42,8 @@ pub fn service(service: &Service) -> (ObjectName, ServiceFact) {
     });
     let fact = ServiceFact {
         ports: ports.collect(),
-        selector: spec.selector.unwrap_or_default(),
+        // One label more than are taken is enough to know that there are too many.
+        selector: spec.selector.into_iter().flatten().take(MOST_LABELS + 1).collect(),
         addresses: spec
             .cluster_ips
             .iter()

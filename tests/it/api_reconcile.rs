@@ -169,6 +169,24 @@ fn of_two_that_could_select_one_pod_the_older_governs() {
 }
 
 #[test]
+fn one_that_goes_and_holds_nothing_keeps_nobody_from_governing() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("leaving").await;
+        // Kept by somebody's finalizer, and made to enforce only while it goes: it never held anything.
+        world.declare(&own, "a-leaving", "mode: Observe\nselector: {matchExpressions: [{key: none, operator: DoesNotExist}]}").await;
+        world.condition(&own, "a-leaving", "Ready", "True", "Observed").await;
+        world.admin.patch("AIWorkload", &own, "a-leaving", json!({"metadata": {"finalizers": ["example.com/stay"]}})).await.unwrap();
+        world.admin.delete("AIWorkload", &own, "a-leaving").await.unwrap();
+        world.admin.patch("AIWorkload", &own, "a-leaving", json!({"spec": {"mode": "Enforce"}})).await.unwrap();
+        world.declare(&own, "bot", "").await;
+        world.is_ready(&own, "bot").await;
+        assert!(world.policy(&own, "bot").await.is_some(), "its pods are free");
+        world.admin.patch("AIWorkload", &own, "a-leaving", json!({"metadata": {"finalizers": null}})).await.unwrap();
+    });
+}
+
+#[test]
 fn an_older_one_that_begins_to_overlap_does_not_set_pods_free() {
     run(async {
         let world = world().await;

@@ -12,14 +12,16 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::ApiResource;
+use tokio::sync::Semaphore;
 
 use crate::api::{ENROLLED_LABEL, ScopeCeiling};
 use crate::cluster::facts;
 use crate::plan::Question;
 use crate::scope::{Ceiling, Ceilings};
 
-/// Questions asked at the same time.
+/// Questions asked at the same time: for one change, and for all. The API server counts them with everything else that the operator asks.
 const CONCURRENCY: usize = 16;
+const OF_ALL: usize = 32;
 
 /// What is known of a namespace.
 #[derive(Clone, Debug, Default)]
@@ -41,11 +43,12 @@ pub(super) trait Cluster: Send + Sync + 'static {
 
 pub(super) struct ApiServer {
     client: kube::Client,
+    room: Semaphore,
 }
 
 impl ApiServer {
     pub fn new(client: kube::Client) -> Self {
-        Self { client }
+        Self { client, room: Semaphore::new(OF_ALL) }
     }
 }
 
@@ -66,6 +69,7 @@ impl Cluster for ApiServer {
         let answers = stream::iter(questions).map(|question| {
             let (reviews, review) = (reviews.clone(), access_review(user, &question));
             async move {
+                let _place = self.room.acquire().await;
                 let answer = reviews.create(&PostParams::default(), &review).await?;
                 let allowed = answer.status.is_some_and(|s| s.allowed && s.denied != Some(true));
                 Ok((!allowed).then_some(question))

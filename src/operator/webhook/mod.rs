@@ -5,7 +5,7 @@
 //! In: AdmissionReviews over TLS. Out: answers, a ConfigMap of writers, the kept `caBundle` and `path`. It changes no object that it is
 //! asked about and does not reconcile.
 //!
-//! `server` (TLS, limits, `shares`) → `paths` (who is answered) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer)
+//! `server` (TLS, limits) → `paths` (who is answered) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer)
 //! and `recorder`; `certificate` decides about certificates, `keeper` does what it decided and publishes the paths.
 
 mod access;
@@ -16,7 +16,6 @@ mod metrics;
 mod paths;
 mod recorder;
 mod server;
-mod shares;
 #[cfg(test)]
 mod tests;
 

@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::access::Cluster;
 use super::handler::Handler;
-use super::shares::Shares;
+use crate::operator::shares::Shares;
 
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
 const MOST_CONNECTIONS: usize = 512;
@@ -42,6 +42,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Also how long a connection may lie idle.
 const HEAD: Duration = Duration::from_secs(30);
 const BODY: Duration = Duration::from_secs(5);
+/// For room to read it into.
+const WAIT: Duration = Duration::from_secs(2);
 
 /// The certificate that is served; clones share it.
 #[derive(Clone, Default)]
@@ -92,6 +94,9 @@ pub(super) fn tls(certificates: Certificates) -> Result<TlsAcceptor, rustls::Err
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
+
+/// The bodies that are read and judged at the same time, in KiB. All that connections could send at once would be more than memory.
+static BODIES: Semaphore = Semaphore::const_new(48 * 1024);
 
 /// Until told to stop.
 pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
@@ -180,6 +185,11 @@ async fn respond<C: Cluster>(handler: &Handler<C>, request: Request<Incoming>) -
     if body.size_hint().lower() > LARGEST_BODY as u64 {
         return too_large();
     }
+    let size = body.size_hint().upper().map_or(LARGEST_BODY, |size| usize::try_from(size).unwrap_or(LARGEST_BODY).min(LARGEST_BODY));
+    let kibibytes = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX);
+    let Ok(Ok(_room)) = timeout(WAIT, BODIES.acquire_many(kibibytes)).await else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too much is being judged; try again");
+    };
     let body = match timeout(BODY, Limited::new(body, LARGEST_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-pub(super) struct Shares {
+pub struct Shares {
     most: usize,
     held: Held,
 }
 
 /// One connection of a peer.
-pub(super) struct Share {
+pub struct Share {
     peer: IpAddr,
     held: Held,
 }
