@@ -24,7 +24,7 @@ use super::resolver::SharedResolver;
 use super::{GuardError, Held, original_destination};
 use crate::policy::pod::TCP_PORT;
 use crate::policy::{Attempt, Connect, GuardPolicy, Permit, Reason, Upstream};
-use crate::wire::tls::{Hello, LARGEST_HELLO};
+use crate::wire::tls::Hello;
 
 pub const MOST: u32 = 4_096;
 /// A connection has its client, and its upstream or a question to DNS in either family.
@@ -285,7 +285,7 @@ async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     TcpSocket::from_std_stream(socket.into()).connect(to).await
 }
 
-/// Reads into `hello` until the server is known. What was read is sent on as it came.
+/// Reads into `hello` until the server is known, or that it is too long for one. What was read is sent on as it came.
 async fn read_hello(client: &TcpStream, hello: &mut Vec<u8>) -> Result<crate::scope::DomainName, Reason> {
     let mut chunk = [0; 4096];
     loop {
@@ -298,9 +298,6 @@ async fn read_hello(client: &TcpStream, hello: &mut Vec<u8>) -> Result<crate::sc
         }
         if let Some(server) = Hello::read(hello).server() {
             return server;
-        }
-        if hello.len() > 2 * LARGEST_HELLO {
-            return Err(Reason::HelloMalformed);
         }
     }
 }

@@ -31,6 +31,7 @@ pub struct Answers {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
+/// Both families, or IPv4 alone where the node has no IPv6.
 pub async fn listen(port: u16) -> std::io::Result<TcpListener> {
     match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
         Ok(listener) => Ok(listener),

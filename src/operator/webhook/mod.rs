@@ -19,7 +19,6 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -29,7 +28,7 @@ use tokio::task::JoinSet;
 pub use metrics::Metrics;
 pub(super) use paths::SECRET as PATH_SECRET;
 
-use super::{Config, Writers};
+use super::{Config, Writers, http};
 use handler::{Authors, Handler};
 use keeper::Keeper;
 use paths::Known;
@@ -72,7 +71,7 @@ pub enum WebhookError {
 /// Serves until `shutdown` resolves; then lets open requests end (the caller sets the deadline).
 pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
     let port = context.config.webhook.port;
-    let listener = listen(port).await.map_err(|source| WebhookError::Listen { port, source })?;
+    let listener = http::listen(port).await.map_err(|source| WebhookError::Listen { port, source })?;
     serve(context, listener, shutdown).await
 }
 
@@ -102,12 +101,4 @@ async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Ou
 /// Resolves when told to stop, or when nobody is left who could tell.
 async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Both families, or IPv4 alone where the node has no IPv6.
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await,
-    }
 }

@@ -6,15 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{EVIL, HELP, ORDERS, Outcome, World, connect, hello, policy};
-
-fn changed(change: impl FnOnce(&mut Value)) -> Value {
-    let mut policy = policy();
-    policy["generation"] = json!(2);
-    policy["digest"] = json!("two");
-    change(&mut policy);
-    policy
-}
+use super::{EVIL, HELP, ORDERS, Outcome, World, changed, connect, hello, policy};
 
 fn without(source: &str) -> Value {
     changed(|p| p["destinations"].as_array_mut().unwrap().retain(|d| d["source"] != source))

@@ -7,15 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{HELP, ORDERS, Outcome, World, connect, hello, ip, policy};
-
-fn changed(change: impl FnOnce(&mut Value)) -> Value {
-    let mut policy = policy();
-    policy["generation"] = json!(2);
-    policy["digest"] = json!("two");
-    change(&mut policy);
-    policy
-}
+use super::{HELP, ORDERS, Outcome, World, changed, connect, hello, ip, policy};
 
 /// Where the hosts are is the cluster's own now.
 fn hosts_are_own(policy: &mut Value) {

@@ -419,6 +419,15 @@ pub fn policy() -> Value {
     })
 }
 
+/// The next policy of the same AIWorkload.
+pub fn changed(change: impl FnOnce(&mut Value)) -> Value {
+    let mut policy = policy();
+    policy["generation"] = json!(2);
+    policy["digest"] = json!("two");
+    change(&mut policy);
+    policy
+}
+
 /// A ClientHello that names this server.
 pub fn hello(server: &str) -> Vec<u8> {
     let long = |data: &[u8]| [&(data.len() as u16).to_be_bytes()[..], data].concat();
