@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::facts::{Live, WorkloadFact};
 use super::world::{Settings, World};
 use crate::plan::{DnsFact, Facts, ObjectKey, project};
-use crate::scope::{Ceilings, DomainName, Mode, ObjectName, Selector};
+use crate::scope::{Ceilings, Mode, ObjectName, Selector};
 
 /// Everything that a reconcile of one workload needs to know.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub fn ceilings(world: &World, namespace: &str) -> Ceilings {
 }
 
 fn facts(world: &World, workload: &WorkloadFact) -> Facts {
-    let Settings { pod_ranges: _, service_ranges: _, other_ranges: _, dns_services, dns_addresses } = &world.settings;
+    let Settings { pod_ranges: _, service_ranges: _, other_ranges: _, dns_services, dns_addresses, domain } = &world.settings;
     let services = workload.services.iter().filter_map(|name| Some((name.clone(), world.services.get(name)?.as_ref().clone())));
     let endpoints = workload.services.iter().filter_map(|name| {
         let mut endpoints: Vec<_> = world.slices_of(name).flat_map(|slice| slice.endpoints.iter().cloned()).collect();
@@ -104,6 +104,6 @@ fn facts(world: &World, workload: &WorkloadFact) -> Facts {
         ranges: world.ranges().clone(),
         dns,
         dns_addresses: dns_addresses.clone(),
-        domain: DomainName::default(),
+        domain: domain.clone(),
     }
 }

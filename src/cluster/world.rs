@@ -14,7 +14,7 @@ use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, RangeFact, SliceF
 use super::table::{Change, Table};
 use crate::api;
 use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
-use crate::scope::{ObjectName, Ranges};
+use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// Something to reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +32,7 @@ pub struct Settings {
     pub other_ranges: Vec<IpNet>,
     pub dns_services: Vec<ObjectName>,
     pub dns_addresses: Vec<IpAddr>,
+    pub domain: DomainName,
 }
 
 #[derive(Debug, Default)]
@@ -255,7 +256,7 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _ } = &self.settings;
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _ } = &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {

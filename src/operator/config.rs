@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::scope::ObjectName;
+use crate::scope::{DomainName, ObjectName};
 
 /// Everything the operator is told.
 #[derive(Deserialize, Clone, Debug, PartialEq)]
@@ -40,6 +40,9 @@ pub struct Config {
     pub cluster: Cluster,
     #[serde(default)]
     pub dns: Dns,
+    /// None: no guard is injected, and no pod is judged.
+    #[serde(default)]
+    pub guard: Option<Guard>,
 }
 
 /// Health and metrics.
@@ -86,6 +89,8 @@ pub struct Cluster {
     pub pod_ranges: Vec<IpNet>,
     pub service_ranges: Vec<IpNet>,
     pub other_ranges: Vec<IpNet>,
+    /// Of DNS.
+    pub domain: DomainName,
 }
 
 #[derive(Deserialize, Clone, Debug, PartialEq)]
@@ -104,6 +109,28 @@ pub struct DnsService {
     pub name: String,
 }
 
+/// What is injected into pods, and how it is spoken to.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Guard {
+    pub image: String,
+    #[serde(default = "default_pull_policy")]
+    pub image_pull_policy: String,
+    pub cpu_request: String,
+    pub memory_request: String,
+    pub memory_limit: String,
+    #[serde(default)]
+    pub channel: ControlChannel,
+}
+
+/// Where guards ask for their policy: a Service of the operator without an address of its own, whose name leads to every replica.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ControlChannel {
+    pub service: String,
+    pub port: u16,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {path}: {source}")]
@@ -116,6 +143,10 @@ pub enum ConfigError {
 
 fn default_service_account() -> String {
     "remit".to_owned()
+}
+
+fn default_pull_policy() -> String {
+    "IfNotPresent".to_owned()
 }
 
 fn default_shutdown() -> u64 {
@@ -136,6 +167,12 @@ impl Default for Webhook {
             configurations: vec!["remit-scope".to_owned(), "remit-recorder".to_owned()],
             certificate: Certificate::SelfSigned { secret_name: "remit-webhook-tls".to_owned() },
         }
+    }
+}
+
+impl Default for ControlChannel {
+    fn default() -> Self {
+        Self { service: "remit-guards".to_owned(), port: 9444 }
     }
 }
 
@@ -170,6 +207,11 @@ impl Config {
             ("lease.durationSeconds", (1..=3600).contains(&config.lease.duration_seconds), "must be from 1 to 3600"),
             ("shutdownSeconds", (1..=600).contains(&config.shutdown_seconds), "must be from 1 to 600"),
             ("http.port", config.http.port != config.webhook.port, "must differ from webhook.port"),
+            (
+                "guard.channel.port",
+                config.guard.as_ref().is_none_or(|g| ![config.http.port, config.webhook.port].contains(&g.channel.port)),
+                "must differ from http.port and webhook.port",
+            ),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
             Some((field, _, message)) => Err(Invalid::Field(field, message)),
@@ -224,8 +266,15 @@ webhook:
 lease: {name: remit-operator, durationSeconds: 15}
 shutdownSeconds: 20
 appliers: [system:serviceaccount:argocd:argocd-application-controller]
-cluster: {podRanges: [10.0.0.0/8], serviceRanges: ['fd00::/112'], otherRanges: []}
+cluster: {podRanges: [10.0.0.0/8], serviceRanges: ['fd00::/112'], otherRanges: [], domain: cluster.local}
 dns: {services: [{namespace: kube-system, name: kube-dns}], addresses: [169.254.20.10]}
+guard:
+  image: registry.example.com/remit-guard:0.1.0
+  imagePullPolicy: IfNotPresent
+  cpuRequest: 10m
+  memoryRequest: 24Mi
+  memoryLimit: 96Mi
+  channel: {service: remit-guards, port: 9444}
 ";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.webhook.certificate, Certificate::Files { directory: "/etc/remit/tls".into() });
@@ -244,6 +293,8 @@ dns: {services: [{namespace: kube-system, name: kube-dns}], addresses: [169.254.
                 other => panic!("{text}: {other:?}"),
             }
         }
+        let port = "namespace: a\nguard: {image: a, cpuRequest: 1m, memoryRequest: 1Mi, memoryLimit: 1Mi, channel: {port: 8080}}";
+        assert_eq!(Config::parse(port), Err(Invalid::Field("guard.channel.port", "must differ from http.port and webhook.port")));
         let zero = Config::parse("namespace: a\nlease: {durationSeconds: 0}");
         assert_eq!(zero, Err(Invalid::Field("lease.durationSeconds", "must be from 1 to 3600")));
     }

@@ -279,6 +279,7 @@ fn settings(config: &Config) -> Settings {
         other_ranges: config.cluster.other_ranges.clone(),
         dns_services: config.dns_services(),
         dns_addresses: config.dns.addresses.clone(),
+        domain: config.cluster.domain.clone(),
     }
 }
 

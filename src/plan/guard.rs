@@ -58,6 +58,7 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
             services: scope::Ranges::new(ranges.pods.iter().chain(&ranges.services).copied()).blocks().to_vec(),
             own: facts.own_ranges().blocks().to_vec(),
         },
+        channel: None,
         destinations,
     }
 }

@@ -10,19 +10,24 @@
 //! It does not judge. What the types do not know (fields of a newer Kubernetes) cannot be seen here: whoever makes a patch keeps it.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, HTTPGetAction, KeyToPath, Pod, PodSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, Container, HTTPGetAction, KeyToPath, Pod, PodSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::policy::pod::{GUARD_CONTAINER, HEALTH_PORT, IDS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER};
+use crate::policy::pod::{
+    GUARD_CONTAINER, HEALTH_PORT, IDS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER, TOKEN_AUDIENCE, TOKEN_FILE,
+    TOKEN_SECONDS,
+};
 use crate::scope::{Mode, Scope};
 
 /// What the operator's configuration says about guards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardSettings {
     pub image: String,
+    /// The key that policies are signed with, as the guard is told it (`--trust`).
+    pub trust: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub image_pull_policy: String,
     pub cpu_request: String,
@@ -159,26 +164,37 @@ pub(super) fn guard_container(settings: &GuardSettings, uid: u32, gid: u32) -> C
             read_only: Some(true),
             ..VolumeMount::default()
         }]),
-        ..container(GUARD_CONTAINER, vec!["run".to_owned()], settings, confined((uid, gid), None))
+        ..container(GUARD_CONTAINER, vec!["run".to_owned(), format!("--trust={}", settings.trust)], settings, confined((uid, gid), None))
     }
 }
 
-/// The policy of a workload. Without it the guard does not start.
+/// The policy of a workload, without which the guard does not start, and the token by which the operator knows the guard.
 pub(super) fn policy_volume(workload: &str) -> Volume {
+    let policy = ConfigMapProjection {
+        name: format!("remit-{workload}"),
+        items: Some(vec![KeyToPath { key: POLICY_FILE.to_owned(), path: POLICY_FILE.to_owned(), mode: None }]),
+        optional: Some(false),
+    };
+    let token = ServiceAccountTokenProjection {
+        audience: Some(TOKEN_AUDIENCE.to_owned()),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: TOKEN_FILE.to_owned(),
+    };
     Volume {
         name: POLICY_VOLUME.to_owned(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: format!("remit-{workload}"),
-            items: Some(vec![KeyToPath { key: POLICY_FILE.to_owned(), path: POLICY_FILE.to_owned(), mode: None }]),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![
+                VolumeProjection { config_map: Some(policy), ..VolumeProjection::default() },
+                VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() },
+            ]),
             default_mode: Some(0o444),
-            optional: Some(false),
         }),
         ..Volume::default()
     }
 }
 
 fn container(name: &str, arguments: Vec<String>, settings: &GuardSettings, security_context: SecurityContext) -> Container {
-    let GuardSettings { image, image_pull_policy, cpu_request, memory_request, memory_limit } = settings;
+    let GuardSettings { image, trust: _, image_pull_policy, cpu_request, memory_request, memory_limit } = settings;
     let quantities = |list: &[(&str, &String)]| Some(list.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).clone()))).collect());
     Container {
         name: name.to_owned(),
@@ -279,7 +295,7 @@ mod tests {
                     "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError",
                 },
                 {
-                    "name": "remit-guard", "image": image, "imagePullPolicy": "IfNotPresent", "args": ["run"], "restartPolicy": "Always",
+                    "name": "remit-guard", "image": image, "imagePullPolicy": "IfNotPresent", "args": ["run", "--trust=remit-policy+00000000+key"], "restartPolicy": "Always",
                     "resources": resources,
                     "securityContext": context(2_000_000_007, 2_000_000_008, json!({"drop": ["ALL"]})),
                     "startupProbe": probe(1, 120), "readinessProbe": probe(5, 3),
@@ -290,9 +306,10 @@ mod tests {
         );
         assert_eq!(
             pod["spec"]["volumes"][0],
-            json!({"name": "remit-policy", "configMap": {
-                "name": "remit-support-bot", "items": [{"key": "policy.json", "path": "policy.json"}], "defaultMode": 292, "optional": false,
-            }})
+            json!({"name": "remit-policy", "projected": {"defaultMode": 292, "sources": [
+                {"configMap": {"name": "remit-support-bot", "items": [{"key": "policy.note", "path": "policy.note"}], "optional": false}},
+                {"serviceAccountToken": {"audience": "remit.dev/guard", "expirationSeconds": 3600, "path": "token"}},
+            ]}})
         );
     }
 

@@ -29,6 +29,9 @@ pub struct Document {
     pub mode: Mode,
     pub suspended: bool,
     pub network: Network,
+    /// Where the operator is asked for newer policies. None: the file alone brings them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Channel>,
     pub destinations: Vec<Destination>,
 }
 
@@ -59,6 +62,14 @@ pub struct Network {
     pub services: Vec<IpNet>,
     /// Everything that is the cluster's own: never the outside.
     pub own: Vec<IpNet>,
+}
+
+/// The operator's end of the control channel: every address of this name is one of its replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Channel {
+    pub name: DomainName,
+    pub port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,6 +127,7 @@ pub struct GuardPolicy {
     pub suspended: bool,
     pub domain: DomainName,
     pub dns: Vec<SocketAddr>,
+    pub channel: Option<Channel>,
     pub(super) api_server_name: DomainName,
     pub(super) services: Ranges,
     pub(super) own: Ranges,
@@ -157,7 +169,7 @@ impl TryFrom<Document> for GuardPolicy {
     type Error = DocumentError;
 
     fn try_from(document: Document) -> Result<Self, DocumentError> {
-        let Document { format, workload, generation, digest, mode, suspended, network, destinations } = document;
+        let Document { format, workload, generation, digest, mode, suspended, network, channel, destinations } = document;
         if format != FORMAT {
             return Err(DocumentError::Format(format));
         }
@@ -185,6 +197,7 @@ impl TryFrom<Document> for GuardPolicy {
             suspended,
             domain,
             dns,
+            channel,
         };
         for Destination { source, target } in destinations {
             match target {

@@ -11,5 +11,7 @@ mod reason;
 mod tests;
 
 pub use decide::{Connect, Lookup, Permit, Record, Upstream};
-pub use document::{Destination, Document, DocumentError, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId};
+pub use document::{
+    Channel, Destination, Document, DocumentError, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
+};
 pub use reason::{Attempt, Reason};

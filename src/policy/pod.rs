@@ -6,11 +6,15 @@ use std::ops::RangeInclusive;
 pub const REDIRECT_CONTAINER: &str = "remit-redirect";
 /// The sidecar.
 pub const GUARD_CONTAINER: &str = "remit-guard";
-/// The volume with the policy, mounted into the guard only.
+/// The volume with the policy and the guard's token, mounted into the guard only.
 pub const POLICY_VOLUME: &str = "remit-policy";
 pub const POLICY_DIRECTORY: &str = "/etc/remit/policy";
-/// The key of the ConfigMap, and the file in the directory.
-pub const POLICY_FILE: &str = "policy.json";
+/// The key of the ConfigMap, and the file in the directory: the signed policy.
+pub const POLICY_FILE: &str = "policy.note";
+/// The file in the directory by which the operator knows the guard, its audience, and how long it is good for.
+pub const TOKEN_FILE: &str = "token";
+pub const TOKEN_AUDIENCE: &str = "remit.dev/guard";
+pub const TOKEN_SECONDS: i64 = 3600;
 
 /// Where redirected TCP arrives, on loopback.
 pub const TCP_PORT: u16 = 15_471;

@@ -26,7 +26,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
 {{- define "remit.image" -}}
-{{- with .Values.image -}}
+{{- include "remit.reference" (list $ .Values.image) -}}
+{{- end }}
+{{- define "remit.guardImage" -}}
+{{- include "remit.reference" (list $ .Values.guard.image) -}}
+{{- end }}
+{{- define "remit.reference" -}}
+{{- $ := index . 0 -}}
+{{- with index . 1 -}}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
@@ -74,6 +81,9 @@ imagePullSecrets:
 
 {{/* The operator's configuration file: ARCHITECTURE.md, "The operator". */}}
 {{- define "remit.config" -}}
+{{- if has (int .Values.guard.channel.port) (list (int .Values.http.port) (int .Values.webhook.port)) -}}
+{{- fail "guard.channel.port: must differ from http.port and webhook.port" -}}
+{{- end -}}
 {{- if eq (int .Values.http.port) (int .Values.webhook.port) -}}
 {{- fail "http.port: must differ from webhook.port" -}}
 {{- end -}}
@@ -93,8 +103,15 @@ webhook:
 lease: {name: remit-operator, durationSeconds: {{ .Values.lease.durationSeconds }}}
 shutdownSeconds: {{ .Values.shutdownSeconds }}
 appliers: {{ toJson .Values.appliers }}
-cluster: {podRanges: {{ toJson .Values.cluster.podRanges }}, serviceRanges: {{ toJson .Values.cluster.serviceRanges }}, otherRanges: {{ toJson .Values.cluster.otherRanges }}}
+cluster: {podRanges: {{ toJson .Values.cluster.podRanges }}, serviceRanges: {{ toJson .Values.cluster.serviceRanges }}, otherRanges: {{ toJson .Values.cluster.otherRanges }}, domain: {{ .Values.cluster.domain | quote }}}
 dns: {services: {{ toJson .Values.dns.services }}, addresses: {{ toJson .Values.dns.addresses }}}
+guard:
+  image: {{ include "remit.guardImage" . | quote }}
+  imagePullPolicy: {{ .Values.guard.image.pullPolicy }}
+  cpuRequest: {{ .Values.guard.resources.cpuRequest | quote }}
+  memoryRequest: {{ .Values.guard.resources.memoryRequest | quote }}
+  memoryLimit: {{ .Values.guard.resources.memoryLimit | quote }}
+  channel: {service: remit-guards, port: {{ .Values.guard.channel.port }}}
 {{- end }}
 
 {{/* Stops the rendering when grantable.rules hold what may never be granted. */}}

@@ -27,6 +27,7 @@ pub const KUBERNETES: &str = "
 pub fn settings() -> GuardSettings {
     GuardSettings {
         image: "registry.example.com/remit-guard@sha256:1234".into(),
+        trust: "remit-policy+00000000+key".into(),
         image_pull_policy: "IfNotPresent".into(),
         cpu_request: "10m".into(),
         memory_request: "24Mi".into(),

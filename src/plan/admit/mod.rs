@@ -454,7 +454,7 @@ mod tests {
             ),
             // Ours.
             (
-                (format!("{bot}/volumeMounts/-"), json!({"name": "remit-policy", "mountPath": "/x", "subPath": "policy.json"})),
+                (format!("{bot}/volumeMounts/-"), json!({"name": "remit-policy", "mountPath": "/x", "subPath": "policy.note"})),
                 "spec.containers[name=bot].volumeMounts[name=remit-policy]",
                 "the guard's own volume",
             ),

@@ -81,7 +81,7 @@ fn a_bad_an_older_and_a_missing_policy_leave_the_last_good_one() {
     }));
     says("unknown field `allowEverything`");
     holds("one that cannot be read");
-    std::fs::remove_file(world.path("policy.json")).unwrap();
+    std::fs::remove_file(world.path("policy.note")).unwrap();
     says("No such file");
     holds("none");
 }

@@ -142,7 +142,7 @@ fn few_open_files_are_few_connections_and_said() {
 fn it_reads_no_file_but_its_policy() {
     let world = World::guarded(&policy());
     let elsewhere = tempfile::tempdir().expect("a directory");
-    let file = elsewhere.path().join("policy.json");
+    let file = elsewhere.path().join("policy.note");
     let mut other = policy();
     other["generation"] = json!(2);
     other["destinations"] = json!([]);
@@ -150,8 +150,8 @@ fn it_reads_no_file_but_its_policy() {
     for path in [elsewhere.path(), &file] {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
     }
-    std::fs::remove_file(world.path("policy.json")).expect("removed");
-    std::os::unix::fs::symlink(&file, world.path("policy.json")).expect("a link out of the directory");
+    std::fs::remove_file(world.path("policy.note")).expect("removed");
+    std::os::unix::fs::symlink(&file, world.path("policy.note")).expect("a link out of the directory");
     world.eventually("it is not read", || if world.log().contains("Permission denied") { Ok(()) } else { Err(world.log()) });
     assert_eq!(world.tcp(ORDERS, 5432, b"ping"), Outcome::Echo, "the last good policy holds");
 }

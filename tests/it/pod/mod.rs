@@ -137,7 +137,7 @@ impl World {
         // Swapped as a whole, as the kubelet does.
         let new = self.path("policy.new");
         std::fs::write(&new, serde_json::to_vec(policy).expect("JSON")).expect("the policy is written");
-        std::fs::rename(new, self.path("policy.json")).expect("the policy is there");
+        std::fs::rename(new, self.path("policy.note")).expect("the policy is there");
     }
 
     /// The pod's network device.
@@ -172,7 +172,7 @@ impl World {
             .args(by)
             .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
             .args(user)
-            .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.json")])
+            .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
