@@ -13,7 +13,7 @@ use super::conflicts::Conflicts;
 use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, RangeFact, SliceFact, WorkloadFact};
 use super::table::{Change, Table};
 use crate::api;
-use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
+use crate::plan::{ChannelFact, ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
 use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// Something to reconcile.
@@ -33,6 +33,8 @@ pub struct Settings {
     pub dns_services: Vec<ObjectName>,
     pub dns_addresses: Vec<IpAddr>,
     pub domain: DomainName,
+    /// None: there are no guards.
+    pub channel: Option<ChannelFact>,
 }
 
 #[derive(Debug, Default)]
@@ -256,7 +258,7 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _ } = &self.settings;
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } = &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {
