@@ -10,6 +10,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use super::record::Records;
+use crate::policy::signed::{SignedError, Trust};
 use crate::policy::{Document, GuardPolicy};
 
 /// How often the file is looked at. (The kubelet swaps a whole directory; there is nothing to be told by.)
@@ -19,7 +20,30 @@ const UNREADABLE: Duration = Duration::from_secs(3);
 /// As long as it lasts, so often is it said.
 const AGAIN: Duration = Duration::from_secs(60);
 
-pub async fn keep(file: PathBuf, held: watch::Sender<Option<Arc<GuardPolicy>>>, records: Arc<Records>) {
+/// Whose policies count.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Those that this key signed.
+    Signed(Trust),
+    /// Whoever can write the file: outside of a cluster, where its user wrote it.
+    File,
+}
+
+impl Authority {
+    /// The policy that these bytes are.
+    pub fn read(&self, bytes: &[u8]) -> Result<GuardPolicy, String> {
+        let document = match self {
+            Self::File => Document::read(bytes),
+            Self::Signed(trust) => {
+                let note = std::str::from_utf8(bytes).map_err(|_| format!("the policy: {}", SignedError::Form))?;
+                Document::read(trust.open(note).map_err(|e| format!("the policy: {e}"))?.as_bytes())
+            }
+        };
+        document.and_then(GuardPolicy::try_from).map_err(|e| e.to_string())
+    }
+}
+
+pub async fn keep(file: PathBuf, authority: Authority, held: watch::Sender<Option<Arc<GuardPolicy>>>, records: Arc<Records>) {
     let mut seen: Option<Vec<u8>> = None;
     let mut trouble: Option<String> = None;
     let mut say: Option<Instant> = None;
@@ -37,7 +61,7 @@ pub async fn keep(file: PathBuf, held: watch::Sender<Option<Arc<GuardPolicy>>>, 
             }
             Ok(bytes) => {
                 say = None;
-                let read = Document::read(&bytes).and_then(GuardPolicy::try_from).map_err(|e| e.to_string());
+                let read = authority.read(&bytes);
                 seen = Some(bytes);
                 Some(read)
             }

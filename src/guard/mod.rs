@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::policy::GuardPolicy;
 
+pub use keeper::Authority;
 pub use record::Records;
 
 /// The policy that holds now. None: none was valid yet.
@@ -39,6 +40,8 @@ pub type Held = watch::Receiver<Option<Arc<GuardPolicy>>>;
 pub struct Options {
     /// The file with the policy.
     pub policy: PathBuf,
+    /// Whose policies count.
+    pub authority: Authority,
     /// Where the pod's search list stands.
     pub resolv_conf: PathBuf,
     /// How long open connections may go on after the guard was told to end (the app has ended by then).
@@ -57,7 +60,7 @@ pub enum GuardError {
 
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
-    let Options { policy, resolv_conf, drain } = options;
+    let Options { policy, authority, resolv_conf, drain } = options;
     let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
     let records = Arc::new(Records::stdout());
@@ -72,7 +75,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         let records = records.clone();
         async move { records.count().await }
     });
-    let keeper = tokio::spawn(keeper::keep(policy, keep, records));
+    let keeper = tokio::spawn(keeper::keep(policy, authority, keep, records));
     let health = tokio::spawn(health::serve(health, held));
     let dns = tokio::spawn(dns.serve());
     let open = tcp.open();

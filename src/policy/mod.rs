@@ -7,6 +7,8 @@ mod decide;
 mod document;
 pub mod pod;
 mod reason;
+#[cfg(feature = "signed")]
+pub mod signed;
 #[cfg(test)]
 mod tests;
 
