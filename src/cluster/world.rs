@@ -258,7 +258,8 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } = &self.settings;
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } =
+            &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {

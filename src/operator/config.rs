@@ -213,7 +213,11 @@ impl Config {
         let checks = [
             ("namespace", !config.namespace.is_empty(), "name the operator's namespace"),
             ("policiesAccount", !config.policies_account.is_empty(), "must not be empty"),
-            ("guard.channel.service", config.channel().is_none_or(|c| c.name(&config.cluster.domain).is_some()), "must be the name of a Service"),
+            (
+                "guard.channel.service",
+                config.channel().is_none_or(|c| c.name(&config.cluster.domain).is_some()),
+                "must be the name of a Service",
+            ),
             ("lease.name", !config.lease.name.is_empty(), "must not be empty"),
             ("lease.durationSeconds", (1..=3600).contains(&config.lease.duration_seconds), "must be from 1 to 3600"),
             ("shutdownSeconds", (1..=600).contains(&config.shutdown_seconds), "must be from 1 to 600"),

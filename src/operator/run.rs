@@ -22,9 +22,9 @@ use super::lease::Election;
 use super::metrics::{self, Metrics};
 use super::queue::Queue;
 use super::reconcile::{Next, Reconciler};
-use super::{Keys, Writers, webhook};
+use super::{Keys, Writers, policies, webhook};
 use crate::api;
-use crate::cluster::{Hands, Key, Settings, SharedWorld, watch};
+use crate::cluster::{Clients, Hands, Key, Settings, SharedWorld, watch};
 use crate::scope::ObjectName;
 
 /// Reconciles at once.
@@ -62,11 +62,15 @@ pub enum RunError {
 /// connection died without a word, would keep the operator from ever being ready.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// A client for the cluster of the environment. TLS is rustls with ring, chosen once.
+/// A client for the cluster of the environment.
 pub async fn client() -> Result<Client, RunError> {
+    Ok(client_of(kube::Config::infer().await?)?)
+}
+
+/// A client for this cluster. TLS is rustls with ring, chosen once.
+pub(super) fn client_of(mut config: kube::Config) -> kube::Result<Client> {
     // An error means that it has been chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut config = kube::Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(5));
     Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(HEAD)).build())
 }
@@ -76,9 +80,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let config = Arc::new(config);
-    let client = client().await?;
+    let cluster = kube::Config::infer().await?;
+    let token = policies::Token::default();
+    let clients = Clients { own: client_of(cluster.clone())?, policies: policies::client(cluster, token.clone())? };
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut work = std::pin::pin!(operate(config.clone(), client, stopped));
+    let mut work = std::pin::pin!(operate(config.clone(), clients, token, stopped));
     tokio::select! {
         ended = &mut work => return ended,
         _ = terminate.recv() => {}
@@ -96,7 +102,13 @@ async fn stopping(mut stopped: tokio::sync::watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watch::Receiver<bool>) -> Result<(), RunError> {
+async fn operate(
+    config: Arc<Config>,
+    clients: Clients,
+    token: policies::Token,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let client = clients.own.clone();
     let queue: Arc<Queue<Key>> = Arc::default();
     let world = SharedWorld::new(settings(&config));
     let (metrics, webhook_metrics, readiness) = (Metrics::default(), webhook::Metrics::default(), webhook::Readiness::default());
@@ -106,10 +118,13 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
     let port = config.http.port;
     let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
     let guarded = config.guard.is_some().then(|| keys.clone());
-    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness, guarded.clone());
+    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness, guarded.clone(), token.clone());
     let mut background = JoinSet::new();
     background.spawn(http::serve(listener, answers));
+    let account = ObjectName::new(&config.namespace, &config.policies_account);
+    background.spawn(token.keep(client.clone(), account));
     if let Some(keys) = guarded {
+        background.spawn(sign_anew(keys.changes(), world.clone(), queue.clone()));
         background.spawn(keys.keep(client.clone(), config.namespace.clone()));
     }
 
@@ -118,7 +133,7 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
         Arc::new(move |keys| queue.add(keys, DEBOUNCE))
     };
     let mut watches = JoinSet::new();
-    for watch in watch::watches(&client, &world, &notify) {
+    for watch in watch::watches(&clients, &world, &notify) {
         watches.spawn(watch);
     }
 
@@ -140,7 +155,7 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
         // No write starts unless the lease lasts longer than the write may take.
         let limit = config.lease_duration() / 3;
         let hands = Hands {
-            client: client.clone(),
+            clients: clients.clone(),
             world: world.clone(),
             gate: Arc::new(move || hold.lasts(limit)),
             count: {
@@ -155,7 +170,7 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
             let queue = queue.clone();
             move |keys| queue.add(keys, DEBOUNCE)
         };
-        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events, writers.clone(), requeue));
+        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events, writers.clone(), keys.clone(), requeue));
         let mut workers = workers(&queue, &world, &reconciler, &metrics, &stopped);
         let lost = tokio::select! {
             () = election.keep() => true,
@@ -176,6 +191,15 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
     tokio::select! {
         both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }) } => both.map(drop),
         ended = ended => ended,
+    }
+}
+
+/// Whatever was signed with another key is signed anew.
+async fn sign_anew(mut keys: tokio::sync::watch::Receiver<Option<Arc<super::Key>>>, world: SharedWorld, queue: Arc<Queue<Key>>) {
+    // An error means that nobody is left who could change it.
+    while keys.changed().await.is_ok() {
+        let all = world.read().all_keys();
+        queue.add(all, DEBOUNCE);
     }
 }
 
@@ -249,6 +273,7 @@ fn answers(
     webhook_metrics: &webhook::Metrics,
     readiness: &webhook::Readiness,
     keys: Option<Keys>,
+    token: policies::Token,
 ) -> Answers {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -258,7 +283,12 @@ fn answers(
         let (world, readiness) = (world.clone(), readiness.clone());
         move || {
             let key = keys.as_ref().is_none_or(|keys| keys.current().is_some());
-            let parts = [("caches", world.read().is_ready()), ("webhook", readiness.is_ready()), ("key of guards", key)];
+            let parts = [
+                ("caches", world.read().is_ready()),
+                ("webhook", readiness.is_ready()),
+                ("key of guards", key),
+                ("account of policies", token.is_there()),
+            ];
             parts.into_iter().filter(|(_, ready)| !ready).map(|(name, _)| name).collect()
         }
     };
@@ -287,6 +317,7 @@ fn settings(config: &Config) -> Settings {
         dns_services: config.dns_services(),
         dns_addresses: config.dns.addresses.clone(),
         domain: config.cluster.domain.clone(),
+        channel: config.channel(),
     }
 }
 

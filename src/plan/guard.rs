@@ -67,14 +67,7 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
     Document { suspended: *suspended, ..document(workload, origin, facts, mode, scope.digest(), destinations) }
 }
 
-fn document(
-    workload: &ObjectName,
-    origin: &Origin,
-    facts: &Facts,
-    mode: Mode,
-    digest: String,
-    destinations: Vec<Destination>,
-) -> Document {
+fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, digest: String, destinations: Vec<Destination>) -> Document {
     let Facts { services: _, endpoints: _, api_server: _, api_service: _, ranges, dns, dns_addresses, domain, channel } = facts;
     let dns: BTreeSet<SocketAddr> =
         dns.iter().flat_map(|dns| &dns.addresses).chain(dns_addresses).map(|address| socket(*address, DNS_PORT)).collect();

@@ -75,6 +75,7 @@ impl World {
             "webhook": {"configurations": []},
             "lease": {"name": "remit-operator", "durationSeconds": 15},
             "cluster": {"podRanges": ["10.244.0.0/16", "2001:db8:10:244::/64"]},
+            "guard": {"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"},
         });
         Self { admin, account, proxy, prefix, directory, namespaces: Mutex::new(vec![system]), settings }
     }
@@ -237,7 +238,7 @@ impl World {
     pub async fn generated(&self, namespace: &str, workload: &str) -> Vec<String> {
         let labels = format!("app.kubernetes.io/managed-by=remit,remit.dev/workload={workload},remit.dev/workload-namespace={namespace}");
         let mut all = Vec::new();
-        for kind in ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"] {
+        for kind in ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"] {
             for object in self.admin.list(kind, "", &labels).await {
                 let meta = &object["metadata"];
                 all.push(format!(
