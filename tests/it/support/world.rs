@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use remit::policy::signed::Signer;
+use remit::policy::{Document, GuardPolicy};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -234,6 +236,19 @@ impl World {
         Some(self.admin.get("NetworkPolicy", namespace, &format!("remit-{workload}")).await?["spec"].take())
     }
 
+    /// The guards' policy of a workload, if it is there. The operator must have signed it.
+    pub async fn guard_policy(&self, namespace: &str, workload: &str) -> Option<Value> {
+        let map = self.admin.get("ConfigMap", namespace, &format!("remit-{workload}")).await?;
+        let note = map["data"]["policy.note"].as_str().unwrap_or_else(|| panic!("no policy in {map}"));
+        let secret = self.admin.get("Secret", &self.system(), "remit-guard-key").await.expect("the operator's key");
+        let seed: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["seed"].clone()).expect("base64");
+        let signer = Signer::from_seed(&seed.0.try_into().expect("32 bytes"));
+        let text = signer.trust().open(note).unwrap_or_else(|e| panic!("{e}:\n{note}"));
+        let document = Document::read(text.as_bytes()).expect("a document");
+        GuardPolicy::try_from(document).expect("one that guards take");
+        Some(serde_json::from_str(text).expect("JSON"))
+    }
+
     /// Every generated object of a workload, in all namespaces, as `Kind namespace/name`.
     pub async fn generated(&self, namespace: &str, workload: &str) -> Vec<String> {
         let labels = format!("app.kubernetes.io/managed-by=remit,remit.dev/workload={workload},remit.dev/workload-namespace={namespace}");
@@ -346,6 +361,12 @@ pub fn workload(namespace: &str, name: &str, spec: &str) -> Value {
         spec["mode"] = json!("Enforce");
     }
     json!({"apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+}
+
+/// What a policy opens beside the way of guards to the operator (and to DNS, which the API tier has not).
+pub fn opened(policy: &Value) -> Vec<Value> {
+    let operator = |rule: &Value| rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator";
+    policy["egress"].as_array().into_iter().flatten().filter(|rule| !operator(rule)).cloned().collect()
 }
 
 /// The message of the condition if it is so ("" for any reason) for the newest generation.
