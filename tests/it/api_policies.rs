@@ -83,18 +83,22 @@ fn the_policy_says_what_the_plan_says_and_follows_it() {
         })
         .await;
 
-        // An AIWorkload that cannot be read any more (its schema let it pass; two data sources lead to one another's name) keeps its policy.
-        let invalid = "dataSources: [{name: h, type: Host, access: ReadWrite, host: {name: '*.example.com', port: 443}}]";
-        if world.admin.apply(crate::support::workload(&own, "bot", invalid)).await.is_ok() {
-            world.condition(&own, "bot", "Accepted", "False", "Invalid").await;
-            assert_eq!(passed(&world, &own).await, ["settings"]);
-            world.declare(&own, "bot", &format!("suspend: true\n{invalid}")).await;
-            eventually("the kill switch works all the same", || async {
-                let policy = world.guard_policy(&own, "bot").await.ok_or("gone")?;
-                check(policy["suspended"] == true && policy["destinations"] == json!([]), || policy.to_string())
-            })
-            .await;
-        }
+        // One that is not valid any more keeps its policy, also when the operator knows of no plan, and can be stopped all the same.
+        let invalid = "dataSources: [{name: s, type: Kubernetes, kubernetes: {apiGroups: [''], resources: [secrets]}}]";
+        world.declare(&own, "bot", invalid).await;
+        world.condition(&own, "bot", "Accepted", "False", "Invalid").await;
+        let kept = world.guard_policy(&own, "bot").await;
+        drop(operator);
+        let operator = world.operator().await;
+        world.declare(&own, "bot", &format!("{invalid}\npurpose: more")).await;
+        world.condition(&own, "bot", "Accepted", "False", "Invalid").await;
+        assert_eq!(world.guard_policy(&own, "bot").await, kept);
+        world.declare(&own, "bot", &format!("suspend: true\n{invalid}")).await;
+        eventually("the kill switch works", || async {
+            let policy = world.guard_policy(&own, "bot").await.ok_or("gone")?;
+            check(policy["suspended"] == true && policy["destinations"] == json!([]), || policy.to_string())
+        })
+        .await;
 
         // Another key: everything is signed anew.
         world.declare(&own, "bot", &narrowed).await;
