@@ -172,6 +172,8 @@ impl tower::Service<Request<Body>> for Bearer {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
 
@@ -200,5 +202,97 @@ mod tests {
             assert!(found.is_none_or(|g| g.header == format!("Bearer {token}") && !format!("{:?}", g.header).contains("Bearer")));
         }
         assert!(granted(TokenRequest::default()).is_none());
+    }
+
+    /// An API server that grants tokens of this life, named by their number, and takes only the last one.
+    #[derive(Clone, Default)]
+    struct Server(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        life: i64,
+        granted: u32,
+        refuses: u16,
+        seen: Vec<String>,
+    }
+
+    impl Server {
+        fn client(&self) -> Client {
+            Client::new(self.clone(), "default")
+        }
+        fn set(&self, change: impl FnOnce(&mut State)) {
+            change(&mut self.0.lock().unwrap());
+        }
+        fn answer(&self, request: &Request<Body>) -> (u16, String) {
+            let mut state = self.0.lock().unwrap();
+            if request.uri().path() == "/api/v1/namespaces/remit-system/serviceaccounts/remit-policies/token" {
+                assert!(request.headers().get(AUTHORIZATION).is_none(), "asked with the operator's own client");
+                if state.refuses > 0 {
+                    return (state.refuses, "{}".to_owned());
+                }
+                state.granted += 1;
+                return (201, serde_json::to_string(&answer(&format!("t{}", state.granted), Some(state.life))).unwrap());
+            }
+            let header = request.headers().get(AUTHORIZATION).map(|h| h.to_str().unwrap().to_owned()).unwrap_or_default();
+            let good = header == format!("Bearer t{}", state.granted);
+            state.seen.push(header);
+            (if good { 200 } else { 401 }, "{}".to_owned())
+        }
+    }
+
+    impl tower::Service<Request<Body>> for Server {
+        type Response = Response<Body>;
+        type Error = kube::Error;
+        type Future = std::future::Ready<kube::Result<Response<Body>>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<kube::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            let (code, body) = self.answer(&request);
+            std::future::ready(Ok(Response::builder().status(code).body(Body::from(body.into_bytes())).unwrap()))
+        }
+    }
+
+    async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(10), "{what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_waited_for_renewed_replaced_and_given_up() {
+        let server = Server::default();
+        server.set(|s| (s.life, s.refuses) = (3600, 403));
+        let token = Token::default();
+        let asks = Client::new(Bearer { client: server.client(), token: token.clone() }, "default");
+        let ask = || async { asks.send(Request::get("/maps").body(Body::empty()).unwrap()).await.unwrap().status().as_u16() };
+        tokio::spawn(token.clone().keep(server.client(), ObjectName::new("remit-system", "remit-policies")));
+        // No request goes out as anybody else.
+        assert!(tokio::time::timeout(Duration::from_millis(300), ask()).await.is_err() && !token.is_there());
+        server.set(|s| assert_eq!(s.seen, [""; 0]));
+        let waits = tokio::spawn({
+            let asks = asks.clone();
+            async move { asks.send(Request::get("/maps").body(Body::empty()).unwrap()).await.unwrap().status().as_u16() }
+        });
+        server.set(|s| s.refuses = 0);
+        assert_eq!(waits.await.unwrap(), 200, "it is sent once there is one");
+        // One that the API server takes no more is replaced at once.
+        server.set(|s| (s.granted, s.life) = (7, 4));
+        assert_eq!(ask().await, 401);
+        until("a new one", || server.0.lock().unwrap().granted > 7).await;
+        assert_eq!(ask().await, 200);
+        // Renewed at half its life, and kept to its end when that fails.
+        let before = server.0.lock().unwrap().granted;
+        until("it is renewed", || server.0.lock().unwrap().granted > before).await;
+        assert_eq!(ask().await, 200);
+        server.set(|s| s.refuses = 500);
+        tokio::time::sleep(Duration::from_millis(2400)).await;
+        assert!(token.is_there(), "the old one is good still");
+        until("it is given up", || !token.is_there()).await;
+        server.set(|s| s.refuses = 0);
+        until("and comes back", || token.is_there()).await;
+        assert_eq!(ask().await, 200);
     }
 }

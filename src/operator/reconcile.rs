@@ -301,3 +301,30 @@ pub fn signed(mut objects: Vec<ManagedObject>, keys: &Keys) -> Option<Vec<Manage
     }
     Some(objects)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Origin;
+    use crate::policy::signed::Trust;
+
+    #[test]
+    fn policies_are_signed_and_nothing_else_needs_the_key() {
+        let workload = ObjectName::new("support", "bot");
+        let policy = plan::suspended(&workload, &Origin::default(), &plan::Facts::default());
+        let other = ManagedObject::NetworkPolicy(plan::unscoped_policy("support", &[]));
+        let keys = Keys::default();
+        assert_eq!(signed(vec![other.clone()], &keys), Some(vec![other.clone()]));
+        assert_eq!(signed(vec![other.clone(), policy.clone()], &keys), None, "there is no key yet");
+        keys.set([7; 32]);
+        let all = signed(vec![other.clone(), policy.clone()], &keys).unwrap();
+        assert_eq!(all[0], other);
+        let text = |object: &ManagedObject| match object {
+            ManagedObject::ConfigMap(map) => map.data.as_ref().unwrap()[POLICY_FILE].clone(),
+            _ => panic!("another kind"),
+        };
+        let trust: Trust = keys.current().unwrap().trust().parse().unwrap();
+        assert_eq!(trust.open(&text(&all[1])), Ok(text(&policy).as_str()));
+        assert_eq!(signed(vec![policy], &keys).unwrap()[0], all[1], "signing twice gives the same");
+    }
+}
