@@ -5,8 +5,11 @@
 //! (`make cluster`) with the project's images loaded; fails, never skips, where it is missing.
 
 mod account;
+mod attacks;
+mod guard;
 mod lifecycle;
 mod network;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -223,8 +226,7 @@ pub fn eventually<T>(what: &str, within: Duration, mut condition: impl FnMut() -
 }
 
 /// What an enrolled namespace asks of every container.
-pub const RESTRICTED: &str =
-    "{allowPrivilegeEscalation: false, runAsNonRoot: true, runAsUser: 65532, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}";
+pub const RESTRICTED: &str = "{allowPrivilegeEscalation: false, runAsNonRoot: true, runAsUser: 65532, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}";
 
 /// A server that answers with its name on these TCP ports, with a dual-stack Service on `port`.
 pub fn server(namespace: &str, app: &str, port: u16, target: u16) -> String {
