@@ -360,12 +360,12 @@ fn the_cluster_restarts_from_cold() {
     let setting = Setting::with_bot("cold");
     let ns = &setting.support.name;
     let service = |name: &str, what: &str| _ = cluster.ok("cluster.sh", &["service", name, what]);
-    for name in ["kubelet", "controller-manager", "scheduler", "apiserver", "etcd"] {
+    for name in ["kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver", "etcd"] {
         service(name, "stop");
     }
     let end = "for t in $(ctr -n k8s.io tasks list -q); do ctr -n k8s.io tasks kill -s KILL $t; done";
     cluster.ok("cluster.sh", &["exec", "bash", "-c", end]);
-    for name in ["etcd", "apiserver", "controller-manager", "scheduler", "kubelet"] {
+    for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"] {
         service(name, "start");
     }
     eventually("the API server is back", Duration::from_secs(60), || {
