@@ -4,6 +4,7 @@
 //! nothing but its arguments, and not on their order.
 
 mod admit;
+mod break_glass;
 mod compare;
 mod compile;
 mod conflict;
@@ -22,6 +23,7 @@ mod unscoped;
 mod validate;
 
 pub use admit::{Admission, Subject, admit, admit_unscoped, admit_update};
+pub use break_glass::BreakGlass;
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing, seniority};

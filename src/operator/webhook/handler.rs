@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use kube::core::{DynamicObject, Status};
 
@@ -186,7 +187,8 @@ impl<C: Cluster> Handler<C> {
             None if declares => return Err(Trouble::Unknown("the request has no namespace".to_owned())),
             _ => Surroundings { enrolled: true, ..Surroundings::default() },
         };
-        let review = review(change, Circumstances { author: self.authors.of(user), ceilings: &ceilings, enrolled });
+        let review =
+            review(change, Circumstances { author: self.authors.of(user), user, now: Timestamp::now(), ceilings: &ceilings, enrolled });
         let questions: BTreeSet<Question> = review.checks.iter().map(|c| c.question.clone()).collect();
         let lacking = match questions.is_empty() {
             true => BTreeSet::new(),
