@@ -122,8 +122,15 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
         watches.spawn(watch);
     }
 
-    let context =
-        webhook::Context { client: client.clone(), config: config.clone(), writers: writers.clone(), metrics: webhook_metrics, readiness };
+    let context = webhook::Context {
+        client: client.clone(),
+        config: config.clone(),
+        world: world.clone(),
+        keys: keys.clone(),
+        writers: writers.clone(),
+        metrics: webhook_metrics,
+        readiness,
+    };
     let webhook = webhook::run(context, stopping(stopped.clone()));
 
     let identity = identity();
