@@ -182,4 +182,20 @@ mod tests {
             assert_eq!(Residents::cached(&world, "elsewhere").selected(&labels), Selected::Nobody);
         }
     }
+
+    #[test]
+    fn a_pod_is_held_by_what_the_ceilings_leave() {
+        let sources = json!([{"name": "key", "type": "Secret", "class": "Restricted", "secret": {"name": "key"}}]);
+        let bot =
+            workload("a", 1, json!({}), json!({"selector": {"matchLabels": {"app": "bot"}}, "mode": "Enforce", "dataSources": sources}));
+        for (classes, left) in [(json!(["Public"]), 0), (json!(["Public", "Restricted"]), 1)] {
+            let ceiling = json!({"metadata": {"name": "c"}, "spec": {"namespaceSelector": {}, "classes": classes}});
+            let (_, facts::CeilingFact { ceiling, .. }) = facts::ceiling(serde_json::from_value(ceiling).unwrap());
+            let residents = Residents::listed(vec![bot.clone()], Ceilings(vec![ceiling]));
+            match residents.selected(&[("app".to_owned(), "bot".to_owned())].into()) {
+                Selected::By(scope) => assert_eq!(scope.sources.len(), left, "{classes}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }

@@ -345,6 +345,18 @@ async fn pods_at_their_creation() {
     }
 }
 
+/// The kubelet runs it already, and nobody may change it.
+#[tokio::test]
+async fn a_mirror_of_a_static_pod_is_refused_unchanged() {
+    let enforce = [bot("Enforce", "")];
+    let handler = judging(&enforce, &enforce, false, "Allow");
+    let mut mirror = pod_of(json!({"app": "bot"}), "key");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert_eq!(injected(&handler, &mirror).await, mirror);
+    let answer = asks(&handler, Endpoint::Admit, &about("pods", "CREATE", None, Some(mirror))).await;
+    assert!(said(&answer).contains("spec.initContainers[name=remit-redirect]: is not there"), "{answer}");
+}
+
 #[tokio::test]
 async fn without_the_means_nothing_is_judged() {
     let (labels, none): (_, [DynamicObject; 0]) = (json!({"app": "bot"}), []);
@@ -451,6 +463,11 @@ async fn changes_of_pods() {
     let labelled = pod_of(json!({"app": "bot"}), "x");
     let evil = changed("/spec/initContainers/1/image", json!("evil"));
     let left = changed("/metadata/labels", json!({}));
+    let invalid = {
+        let mut object = bot("Enforce", "");
+        object.data["spec"]["dataSources"] = json!([{"name": "x", "type": "Telepathy"}]);
+        [object]
+    };
     let renamed = changed("/metadata/generateName", json!("x"));
     let newer = changed("/spec/containers/0/image", json!("bot:2"));
     // What, the mode, subresource, before, after, whether the API server is away, the answer's beginning.
@@ -465,6 +482,9 @@ async fn changes_of_pods() {
         ("labels that leave", &enforce, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot` would no longer select"),
         ("labels that enter", &enforce, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot` would select"),
         ("labels that enter, observed", &observe, "pods", &plain, &labelled, false, "true  [\"AIWorkload bot in Enforce would refuse: metadata.labels"),
+        ("labels that leave one that is not valid", &invalid, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot`, which selects the pod, is not valid"),
+        ("labels that enter one that is not valid", &invalid, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot`, which selects the pod, is not valid"),
+        ("the app's image under one that is not valid", &invalid, "pods", &guarded, &newer, false, "true  null"),
         ("nobody's labels", &none, "pods", &plain, &labelled, false, "true  null"),
     ];
     for (what, workloads, resource, old, new, away, expected) in cases {
