@@ -14,7 +14,7 @@ use kube::api::DynamicObject;
 use super::table::Projection;
 use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
 use crate::plan::{self, EndpointFact, FieldError, ManagedObject, Origin, ServiceFact};
-use crate::scope::{Ceiling, ObjectName, Scope, Selector};
+use crate::scope::{Ceiling, Mode, ObjectName, Scope, Selector, Unscoped};
 
 /// Field manager of everything generated.
 pub const FIELD_MANAGER: &str = "remit";
@@ -85,6 +85,17 @@ impl WorkloadFact {
         let ObjectMeta { deletion_timestamp, finalizers, .. } = &self.object.metadata;
         deletion_timestamp.is_some() && !finalizers.iter().flatten().any(|f| f == FINALIZER)
     }
+
+    /// Its seniority and selector, by which it is found who governs. None: it keeps nobody from governing.
+    pub fn contends(&self) -> Option<(i64, &Selector)> {
+        let created = self.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
+        let mode = match self.object.spec.mode {
+            api::Mode::Observe => Mode::Observe,
+            api::Mode::Enforce => Mode::Enforce,
+        };
+        let selector = self.selector.as_ref().filter(|_| !self.is_leaving())?;
+        Some((plan::seniority(mode, created), selector))
+    }
 }
 
 impl Projection for WorkloadFact {
@@ -142,9 +153,10 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
     let fact = match read {
         Ok(spec) => known_workload(AIWorkload { metadata, spec, status }),
         Err(error) => {
+            let selector: Option<api::LabelSelector> = serde_json::from_value(data["spec"]["selector"].clone()).ok();
             let spec = AIWorkloadSpec {
                 purpose: None,
-                selector: api::LabelSelector::default(),
+                selector: selector.clone().unwrap_or_default(),
                 mode: if data["spec"]["mode"] == "Observe" { api::Mode::Observe } else { api::Mode::Enforce },
                 identity: None,
                 data_sources: Vec::new(),
@@ -152,7 +164,8 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
                 suspend: data["spec"]["suspend"] == true,
             };
             let errors = vec![FieldError { path: "spec".to_owned(), message: format!("cannot be read by this version: {error}") }];
-            WorkloadFact { object: AIWorkload { metadata, spec, status }, scope: Err(errors), selector: None, services: BTreeSet::new() }
+            let bare = known_workload(AIWorkload { metadata, spec, status });
+            WorkloadFact { scope: Err(errors), selector: bare.selector.filter(|_| selector.is_some()), ..bare }
         }
     };
     (key, fact)
@@ -180,9 +193,9 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let DynamicObject { types: _, metadata, data } = object;
     let name = metadata.name.clone().unwrap_or_default();
     let read: Result<ScopeCeilingSpec, _> = serde_json::from_value(data.get("spec").cloned().unwrap_or_default());
-    let nothing = |isolate| Ceiling {
+    let nothing = |unscoped| Ceiling {
         name: name.clone(),
-        isolate_unscoped: isolate,
+        unscoped,
         hosts: Vec::new(),
         services: Vec::new(),
         kubernetes: Vec::new(),
@@ -191,9 +204,14 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let spec = match read {
         Ok(spec) => spec,
         Err(error) => {
+            let unscoped = match data["spec"]["unscopedPods"].as_str() {
+                Some("Allow") => Unscoped::Allow,
+                Some("Deny") => Unscoped::Deny,
+                _ => Unscoped::Isolate,
+            };
             let fact = CeilingFact {
                 namespaces: None,
-                ceiling: nothing(data["spec"]["unscopedPods"] != "Allow"),
+                ceiling: nothing(unscoped),
                 errors: vec![format!("spec: cannot be read by this version: {error}")],
             };
             return (name, fact);
@@ -202,10 +220,10 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let fact = match plan::ceiling(&ScopeCeiling { metadata: metadata.clone(), spec: spec.clone() }) {
         Ok((namespaces, ceiling)) => CeilingFact { namespaces: Some(namespaces), ceiling, errors: Vec::new() },
         Err(errors) => {
-            let isolate = spec.unscoped_pods == api::UnscopedPods::Isolate;
+            let unscoped = plan::unscoped(spec.unscoped_pods);
             let bare = ScopeCeilingSpec { hosts: Vec::new(), services: Vec::new(), kubernetes: Vec::new(), classes: Vec::new(), ..spec };
             let namespaces = plan::ceiling(&ScopeCeiling { metadata, spec: bare }).ok().map(|(namespaces, _)| namespaces);
-            CeilingFact { namespaces, ceiling: nothing(isolate), errors: errors.iter().map(ToString::to_string).collect() }
+            CeilingFact { namespaces, ceiling: nothing(unscoped), errors: errors.iter().map(ToString::to_string).collect() }
         }
     };
     (name, fact)
@@ -274,7 +292,7 @@ mod tests {
     #[test]
     fn an_invalid_ceiling_allows_nothing() {
         let (_, unreadable) = ceiling(dynamic(json!({"metadata": {"name": "c"}, "spec": {"classes": ["Odd"]}})));
-        assert_eq!((unreadable.namespaces, unreadable.ceiling.isolate_unscoped), (None, true));
+        assert_eq!((unreadable.namespaces, unreadable.ceiling.unscoped), (None, Unscoped::Isolate));
         let (_, invalid) = ceiling(dynamic(json!({"metadata": {"name": "c"}, "spec": {
             "namespaceSelector": {"matchLabels": {"team": "x"}}, "unscopedPods": "Allow", "classes": ["Public"],
             "hosts": [{"name": "ok", "host": "api.example.com", "ports": [443]}],

@@ -195,15 +195,7 @@ impl World {
     fn workloads_changed(&mut self, changes: impl IntoIterator<Item = Change<ObjectName, WorkloadFact>>) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
         for Change { key, old: _, new } in changes {
-            // One that goes and holds nothing keeps nobody from governing.
-            let contender = new.filter(|new| !new.is_leaving()).and_then(|new| {
-                let created = new.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
-                let mode = match new.object.spec.mode {
-                    crate::api::Mode::Observe => crate::scope::Mode::Observe,
-                    crate::api::Mode::Enforce => crate::scope::Mode::Enforce,
-                };
-                Some((crate::plan::seniority(mode, created), new.selector.clone()?))
-            });
+            let contender = new.as_ref().and_then(|new| new.contends()).map(|(seniority, selector)| (seniority, selector.clone()));
             let conflicts = self.conflicts.entry(key.namespace.clone()).or_default();
             let others = conflicts.set(&key.name, contender);
             if conflicts.is_empty() {

@@ -65,6 +65,8 @@ pub struct Webhook {
     pub service: String,
     /// ValidatingWebhookConfigurations whose `path` is kept, and (self-signed) `caBundle`.
     pub configurations: Vec<String>,
+    /// MutatingWebhookConfigurations, likewise.
+    pub mutating_configurations: Vec<String>,
     pub certificate: Certificate,
 }
 
@@ -173,7 +175,8 @@ impl Default for Webhook {
         Self {
             port: 9443,
             service: "remit-webhook".to_owned(),
-            configurations: vec!["remit-scope".to_owned(), "remit-recorder".to_owned()],
+            configurations: ["remit-scope", "remit-recorder", "remit-pods"].map(str::to_owned).into(),
+            mutating_configurations: vec!["remit-inject".to_owned()],
             certificate: Certificate::SelfSigned { secret_name: "remit-webhook-tls".to_owned() },
         }
     }
@@ -284,7 +287,8 @@ http: {port: 8080}
 webhook:
   port: 9443
   service: remit-webhook
-  configurations: [remit-scope, remit-recorder]
+  configurations: [remit-scope, remit-recorder, remit-pods]
+  mutatingConfigurations: [remit-inject]
   certificate: {type: Files, directory: /etc/remit/tls}
 lease: {name: remit-operator, durationSeconds: 15}
 shutdownSeconds: 20

@@ -137,8 +137,15 @@ async fn operate(
         watches.spawn(watch);
     }
 
-    let context =
-        webhook::Context { client: client.clone(), config: config.clone(), writers: writers.clone(), metrics: webhook_metrics, readiness };
+    let context = webhook::Context {
+        client: client.clone(),
+        config: config.clone(),
+        world: world.clone(),
+        keys: keys.clone(),
+        writers: writers.clone(),
+        metrics: webhook_metrics,
+        readiness,
+    };
     let webhook = webhook::run(context, stopping(stopped.clone()));
 
     let identity = identity();

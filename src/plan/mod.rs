@@ -16,9 +16,11 @@ mod identity;
 mod inject;
 mod network;
 mod object;
+mod patch;
 pub mod project;
 mod rbac;
 mod review;
+mod template;
 mod unscoped;
 mod validate;
 
@@ -31,6 +33,8 @@ pub use facts::{ChannelFact, ClusterRanges, DnsFact, EndpointFact, Facts, PortTa
 pub use guard::{Origin, guard_policy, suspended};
 pub use inject::{GuardSettings, Injection, ids, inject};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
+pub use patch::patch;
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
+pub use template::{TEMPLATES, Template, read as read_template};
 pub use unscoped::{UNSCOPED_POLICY, left_out, unscoped_policy};
-pub use validate::{FieldError, ceiling, validate};
+pub use validate::{FieldError, ceiling, unscoped, validate};

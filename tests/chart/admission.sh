@@ -40,7 +40,8 @@ until_true() { local n; for n in $(seq 100); do if "$@" >/dev/null 2>&1; then re
 gone() { ! kubectl get "$@"; }
 
 clean() {
-  kubectl delete validatingwebhookconfiguration remit-scope remit-recorder --ignore-not-found
+  kubectl delete validatingwebhookconfiguration remit-scope remit-recorder remit-pods --ignore-not-found
+  kubectl delete mutatingwebhookconfiguration remit-inject --ignore-not-found
   kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy remit-protect-generated remit-keep-enrolled remit-confine-policies --ignore-not-found
   kubectl delete scopeceilings chart-test --ignore-not-found || true
   kubectl -n $a patch aiworkload bot --type merge -p '{"metadata":{"finalizers":null}}' || true
@@ -121,28 +122,29 @@ for helm in "$@"; do
   passes "the definitions are established" kubectl wait --for=condition=Established crd/aiworkloads.remit.dev crd/scopeceilings.remit.dev --timeout=20s
   until_true kubectl get scopeceilings
   # what the operator does to them must survive Helm
-  for configuration in remit-scope remit-recorder; do
-    names=$(kubectl get validatingwebhookconfiguration "$configuration" -o jsonpath='{range .webhooks[*]}{.name} {end}')
+  for configuration in validating/remit-scope validating/remit-recorder validating/remit-pods mutating/remit-inject; do
+    kind=${configuration%/*}webhookconfiguration configuration=${configuration#*/}
+    names=$(kubectl get "$kind" "$configuration" -o jsonpath='{range .webhooks[*]}{.name} {end}')
     bundle=$(base64 -w0 <"$(kubectl config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority}' | grep . ||
       { kubectl config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority-data}' | base64 -d >"/tmp/remit-chart.$$"; echo "/tmp/remit-chart.$$"; })")
     rm -f "/tmp/remit-chart.$$"
     for name in $names; do
-      passes "the operator writes the caBundle and the path of $name" kubectl "${operator[@]}" patch validatingwebhookconfiguration "$configuration" --type strategic \
+      passes "the operator writes the caBundle and the path of $name" kubectl "${operator[@]}" patch "$kind" "$configuration" --type strategic \
         -p "{\"webhooks\":[{\"name\":\"$name\",\"clientConfig\":{\"caBundle\":\"$bundle\",\"service\":{\"path\":\"/kept\"}}}]}"
     done
   done
-  kept() { kubectl get validatingwebhookconfiguration remit-scope remit-recorder -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{" "}{.clientConfig.service.path}{"\n"}{end}' | grep -c '. /kept$'; }
+  kept() { kubectl get validatingwebhookconfiguration/remit-scope validatingwebhookconfiguration/remit-recorder validatingwebhookconfiguration/remit-pods mutatingwebhookconfiguration/remit-inject -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{" "}{.clientConfig.service.path}{"\n"}{end}' | grep -c '. /kept$'; }
   values=(--set-json 'grantable.rules=[{"apiGroups":["shop.example.com"],"resources":["orders"],"verbs":["get","list","watch"]}]' --set "grantable.namespaces={$b}"
     --set-json 'ceilings=[{"name":"chart-test","spec":{"namespaceSelector":{"matchLabels":{"chart-test":"true"}},"classes":["Internal"]}}]'
     --set replicas=2 --set webhook.timeoutSeconds=3)
   passes "upgrade" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   passes "the upgrade made the ceiling" kubectl get scopeceiling chart-test
   passes "the upgrade changed the webhook" test "$(kubectl get validatingwebhookconfiguration remit-scope -o jsonpath='{.webhooks[0].timeoutSeconds}')" = 3
-  passes "the upgrade left every caBundle and path" test "$(kept)" = 4
+  passes "the upgrade left every caBundle and path" test "$(kept)" = 10
   passes "roll back" "$helm" rollback remit-chart 1 --namespace "$release"
   passes "rolling back took the ceiling away" gone scopeceiling chart-test
   passes "rolling back took the second replica away" test "$(kubectl -n "$release" get deployment remit-operator -o jsonpath='{.spec.replicas}')" = 1
-  passes "rolling back left every caBundle and path" test "$(kept)" = 4
+  passes "rolling back left every caBundle and path" test "$(kept)" = 10
   passes "upgrade again" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   for policy in remit-protect-generated remit-keep-enrolled remit-confine-policies; do
     passes "$policy has no type errors" until_true test "$(kubectl get validatingadmissionpolicy "$policy" -o json | jq -c '.status.typeChecking')" = '{}'
@@ -285,8 +287,8 @@ for helm in "$@"; do
   passes "a namespace goes with generated objects and AIWorkloads in it, webhook away" kubectl delete namespace $a --timeout=60s
   # No node runs the hook here.
   passes "uninstall" "$helm" uninstall remit-chart --namespace "$release" --no-hooks
-  for kind in clusterroles clusterrolebindings validatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings scopeceilings; do
-    passes "no $kind of Remit are left" test -z "$(kubectl get $kind -o name | grep -E 'remit-(scope|recorder|protect|keep|confine|policies|operator|grantable|view|edit|release|uninstall)|chart-test$' | grep -v remit-chart || true)"
+  for kind in clusterroles clusterrolebindings validatingwebhookconfigurations mutatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings scopeceilings; do
+    passes "no $kind of Remit are left" test -z "$(kubectl get $kind -o name | grep -E 'remit-(scope|recorder|pods|inject|protect|keep|confine|policies|operator|grantable|view|edit|release|uninstall)|chart-test$' | grep -v remit-chart || true)"
   done
   passes "the definitions are kept" kubectl get crd aiworkloads.remit.dev scopeceilings.remit.dev
   echo "chart on the API server, Helm $version: done"

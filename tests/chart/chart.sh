@@ -135,7 +135,7 @@ refused 'podRanges' --set 'cluster.podRanges={10.0.0.0}'
 refused 'addresses' --set 'dns.addresses={kube-dns}'
 refused 'level' --set logging.level=verbose
 refused 'namespaceSelector' --set-json 'ceilings=[{"name":"a","spec":{}}]'
-refused 'unscopedPods' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"unscopedPods":"Deny"}}]'
+refused 'unscopedPods' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"unscopedPods":"Refuse"}}]'
 refused 'models' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"models":[]}}]'
 refused 'maxUnavailable' --set podDisruptionBudget.maxUnavailable=0
 
@@ -179,7 +179,7 @@ shows "the operator then only reads it" ConfigMap 'type: Files' "${cert[@]}"
 hides "and needs no right to its Secret" Role 'remit-webhook-tls' "${cert[@]}" --set uninstall.enabled=false
 for mode in default cert; do
   if [ $mode = cert ]; then with=("${cert[@]}"); else with=(); fi
-  shows "$mode: the operator keeps the webhook's path" ConfigMap 'configurations: \[remit-scope, remit-recorder\]' "${with[@]}"
+  shows "$mode: the operator keeps the webhook's path" ConfigMap 'configurations: \[remit-scope, remit-recorder, remit-pods\]' "${with[@]}"
   shows "$mode: in its Secret" Role 'resourceNames: \[remit-webhook-path\], verbs: \[get, update\]' "${with[@]}"
   hides "$mode: caBundle is nobody's in the chart" ValidatingWebhookConfiguration caBundle "${with[@]}"
   hides "$mode: nor is the path" ValidatingWebhookConfiguration 'path:' "${with[@]}"

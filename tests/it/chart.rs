@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
-use remit::plan::Kind;
+use remit::plan::{Kind, TEMPLATES};
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::Value;
 
@@ -38,6 +38,8 @@ fn the_managed_kinds_are_written_by_the_operator_and_config_maps_by_another_acco
         "update aiworkloads/finalizers.remit.dev",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-scope",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-recorder",
+        "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-pods",
+        "patch mutatingwebhookconfigurations.admissionregistration.k8s.io remit-inject",
     ]
     .into();
     let found: BTreeSet<String> = rules
@@ -93,6 +95,48 @@ fn the_operator_has_no_way_round() {
         assert!(!["users", "groups", "tokenreviews"].contains(&rule.resource.as_str()), "{shown}");
     }
     assert!(cluster_rules().iter().all(|r| r.resource != "secrets"), "no Secret outside of its own namespace");
+}
+
+/// The API server asks about every kind that the operator can judge, and closed; in enrolled namespaces, never in the system's or our own.
+#[test]
+fn the_webhooks_of_pods_ask_about_what_the_operator_judges() {
+    let objects = rendered(&[]);
+    let webhooks = |of: &str, name: &str| {
+        let found = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {of} {name}"))["webhooks"].as_array().unwrap().clone()
+    };
+    let (inject, admit) =
+        (webhooks("MutatingWebhookConfiguration", "remit-inject"), webhooks("ValidatingWebhookConfiguration", "remit-pods"));
+    let asked = |webhooks: &[Value]| {
+        let mut asked = BTreeSet::new();
+        for rule in webhooks.iter().flat_map(|w| w["rules"].as_array().unwrap()) {
+            let words = |key: &str| rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+            assert_eq!(words("apiVersions"), ["v1"]);
+            for resource in words("resources") {
+                assert!(asked.insert((words("apiGroups").join(","), resource, words("operations").join(","))), "{rule}");
+            }
+        }
+        asked
+    };
+    let row = |group: &str, resource: &str, operations: &str| (group.to_owned(), resource.to_owned(), operations.to_owned());
+    assert_eq!(asked(&inject), [row("", "pods", "CREATE")].into());
+    let mut expected: BTreeSet<_> = TEMPLATES.iter().map(|t| row(t.group, t.resource, "CREATE,UPDATE")).collect();
+    expected.extend([row("", "pods", "CREATE,UPDATE"), row("", "pods/ephemeralcontainers", "UPDATE")]);
+    expected.extend(["exec", "attach", "portforward", "proxy"].map(|sub| row("", &format!("pods/{sub}"), "CONNECT")));
+    assert_eq!(asked(&admit), expected);
+    for webhook in inject.iter().chain(&admit) {
+        let name = webhook["name"].as_str().unwrap();
+        let selector = serde_json::json!({
+            "matchLabels": {"remit.dev/enrolled": "true"},
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "remit-system"]}],
+        });
+        assert_eq!(webhook["namespaceSelector"], selector, "{name}");
+        assert_eq!((webhook["failurePolicy"].as_str(), webhook["sideEffects"].as_str()), (Some("Fail"), Some("None")), "{name}");
+        assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5, "{name}");
+        let domain = if inject.contains(webhook) { ".inject.remit.dev" } else { ".pods.remit.dev" };
+        assert!(name.ends_with(domain), "{name} gets the path by its name");
+    }
+    assert_eq!(inject[0]["reinvocationPolicy"], "IfNeeded");
 }
 
 #[test]

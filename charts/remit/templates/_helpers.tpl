@@ -98,7 +98,8 @@ http: {port: {{ .Values.http.port }}}
 webhook:
   port: {{ .Values.webhook.port }}
   service: remit-webhook
-  configurations: [remit-scope, remit-recorder]
+  configurations: [remit-scope, remit-recorder, remit-pods]
+  mutatingConfigurations: [remit-inject]
 {{- if eq .Values.webhook.certificate.type "CertManager" }}
   certificate: {type: Files, directory: /etc/remit/tls}
 {{- else }}

@@ -74,7 +74,7 @@ impl World {
         let settings = json!({
             "namespace": system,
             "serviceAccount": "remit",
-            "webhook": {"configurations": []},
+            "webhook": {"configurations": [], "mutatingConfigurations": []},
             "lease": {"name": "remit-operator", "durationSeconds": 15},
             "cluster": {"podRanges": ["10.244.0.0/16", "2001:db8:10:244::/64"]},
             "guard": {"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"},
@@ -162,6 +162,20 @@ impl World {
     /// The chart's webhooks and admission policies, acting on the namespaces of this world only. The webhooks lead to the operator's port
     /// on this machine; returns the settings that an operator needs for it.
     pub async fn admission(&self) -> OperatorConfig {
+        self.admission_of(&["remit-scope", "remit-recorder"], &[]).await
+    }
+
+    /// The same, and pods are injected and judged as well.
+    pub async fn admission_of_pods(&self) -> OperatorConfig {
+        let mut config = self.admission_of(&["remit-scope", "remit-recorder", "remit-pods"], &["remit-inject"]).await;
+        config.settings["guard"] =
+            json!({"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"});
+        let [port] = super::operator::free_ports();
+        config.settings["guard"]["channel"] = json!({"port": port});
+        config
+    }
+
+    async fn admission_of(&self, validating: &[&str], mutating: &[&str]) -> OperatorConfig {
         let [port] = super::operator::free_ports();
         let system = self.system();
         // The API server asks Services for webhooks; an ExternalName leads it to this machine, with the right name on the certificate.
@@ -173,11 +187,15 @@ impl World {
             .await
             .expect("the webhook's Service");
         for object in rendered(&system).await.iter().filter(|o| is_admission(o)) {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            if is_webhook(object) && !validating.contains(&name) && !mutating.contains(&name) {
+                continue;
+            }
             let mut object = of_world(&self.prefix, object);
             let here = json!({WORLD_LABEL: mark(&self.prefix)});
             if object["kind"] == "ValidatingAdmissionPolicyBinding" {
                 object["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] = here;
-            } else if object["kind"] == "ValidatingWebhookConfiguration" {
+            } else if is_webhook(&object) {
                 for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
                     webhook["clientConfig"]["service"]["port"] = json!(port);
                     if webhook["rules"].as_array().is_some_and(|rules| rules.iter().all(|r| r["scope"] == "Cluster")) {
@@ -197,7 +215,9 @@ impl World {
             self.admin.apply(object.clone()).await.unwrap_or_else(|e| panic!("{}: {e}", object["metadata"]["name"]));
         }
         OperatorConfig {
-            settings: json!({"webhook": {"port": port, "service": "remit-webhook", "configurations": [self.name("remit-scope"), self.name("remit-recorder")]}}),
+            settings: json!({"webhook": {"port": port, "service": "remit-webhook",
+                "configurations": validating.iter().map(|n| self.name(n)).collect::<Vec<_>>(),
+                "mutatingConfigurations": mutating.iter().map(|n| self.name(n)).collect::<Vec<_>>()}}),
             ..OperatorConfig::default()
         }
     }
@@ -404,6 +424,7 @@ impl Drop for World {
 async fn clear(admin: &Api, prefix: &str, namespaces: Vec<String>) {
     let cluster_scoped = [
         "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
         "ValidatingAdmissionPolicyBinding",
         "ValidatingAdmissionPolicy",
         "ScopeCeiling",
@@ -480,7 +501,11 @@ fn is_right(object: &Value) -> bool {
 }
 
 fn is_admission(object: &Value) -> bool {
-    object["kind"].as_str().is_some_and(|kind| kind.starts_with("Validating"))
+    object["kind"].as_str().is_some_and(|kind| kind.starts_with("Validating") || kind.starts_with("Mutating"))
+}
+
+fn is_webhook(object: &Value) -> bool {
+    object["kind"].as_str().is_some_and(|kind| kind.ends_with("WebhookConfiguration"))
 }
 
 /// The same object with names that are the world's own, where several worlds would share it. The roles of people and what is
@@ -491,7 +516,7 @@ fn of_world(prefix: &str, object: &Value) -> Value {
     let shared = |name: &str| ["remit-grantable", "remit-grantable-values", "remit-view", "remit-edit", "remit-release"].contains(&name);
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if (kind.starts_with("Cluster") || kind.starts_with("Validating")) && !shared(&name) {
+    if (kind.starts_with("Cluster") || is_admission(&object)) && !shared(&name) {
         object["metadata"]["name"] = json!(own(&name));
     }
     if object["roleRef"]["kind"] == "ClusterRole" {
@@ -505,7 +530,8 @@ fn of_world(prefix: &str, object: &Value) -> Value {
     }
     if kind == "ClusterRole" {
         for rule in object["rules"].as_array_mut().into_iter().flatten() {
-            let renamed: HashMap<&str, String> = ["remit-scope", "remit-recorder"].map(|n| (n, own(n))).into();
+            let renamed: HashMap<&str, String> =
+                ["remit-scope", "remit-recorder", "remit-pods", "remit-inject"].map(|n| (n, own(n))).into();
             for name in rule["resourceNames"].as_array_mut().into_iter().flatten() {
                 if let Some(new) = name.as_str().and_then(|n| renamed.get(n)) {
                     *name = json!(new);
