@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 
 use super::facts::{self, WorkloadFact};
 use super::gather;
 use super::world::World;
 use crate::api;
-use crate::plan::{self, Contender};
+use crate::plan::{self, BreakGlass, Contender, Debugging};
 use crate::scope::{Ceilings, ObjectName, Scope, Selector};
 
 /// The AIWorkloads of one namespace, and the ceilings over it.
@@ -71,6 +72,20 @@ impl Residents {
             plan::governing(&contenders).into_iter().map(|(loser, older)| (loser.to_owned(), older.to_owned())).collect();
         let workloads = facts.into_iter().map(|(name, fact)| Resident { older: losers.get(&name).cloned(), name, fact }).collect();
         Self { workloads, ceilings }
+    }
+
+    /// Whether any may.
+    pub fn any_debugging(&self, now: Timestamp) -> bool {
+        self.workloads.iter().any(|resident| self.debugging(&resident.name, now) == Debugging::Allowed)
+    }
+
+    /// Whether the pods of this AIWorkload may be debugged now.
+    pub fn debugging(&self, workload: &str, now: Timestamp) -> Debugging {
+        let of = self.workloads.iter().find(|resident| resident.name == workload);
+        match of.and_then(|resident| BreakGlass::of(resident.fact.object.metadata.annotations.as_ref())) {
+            Some(exception) if exception.lasts(now) => Debugging::Allowed,
+            _ => Debugging::Refused,
+        }
     }
 
     /// Who holds a pod with these labels. One that is being deleted does so until its pods are gone.

@@ -10,6 +10,7 @@
 use std::ops::RangeInclusive;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::jiff::Timestamp;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, Operation};
 use rustls::crypto::{GetRandomFailed, SecureRandom};
@@ -130,10 +131,14 @@ impl<C: Cluster> Handler<C> {
     ) -> Result<Answer, Trouble> {
         let user = request.user_info.username.as_deref().unwrap_or_default();
         if let Connection::Container { what, container: Some(container) } = connection {
-            // Names are enough here, and the app needs no question to the API server.
-            if is_ours(container) {
+            // Names are enough here, but where an exception lasts: no question to the API server.
+            if is_ours(container) && !self.pods.cached(namespace)?.any_debugging(Timestamp::now()) {
                 return Ok(Answer { denials: vec![into_ours(what, container)], ..Answer::default() });
             }
+        }
+        if let Connection::Container { what, container: Some(container) } = connection
+            && !is_ours(container)
+        {
             tracing::info!(user, namespace, pod = request.name, container, "{what} into a container");
             return Ok(Answer::default());
         }
@@ -152,12 +157,12 @@ impl<C: Cluster> Handler<C> {
 
     /// By what is cached where that is enough, else by what is there now.
     async fn judge(&self, namespace: &str, settings: &GuardSettings, judge: impl Fn(By<'_>) -> Verdict) -> Result<Answer, Trouble> {
-        let cached = self.pods.cached(namespace)?;
-        if let Verdict::Held = judge(By { residents: &cached, settings }) {
+        let (cached, now) = (self.pods.cached(namespace)?, Timestamp::now());
+        if let Verdict::Held = judge(By { residents: &cached, settings, now }) {
             return Ok(Answer::default());
         }
         let residents = self.listed(namespace, cached.ceilings).await?;
-        Ok(match judge(By { residents: &residents, settings }) {
+        Ok(match judge(By { residents: &residents, settings, now }) {
             Verdict::Held => Answer::default(),
             Verdict::Said(answer) => answer,
         })

@@ -470,14 +470,21 @@ async fn changes_of_pods() {
     };
     let renamed = changed("/metadata/generateName", json!("x"));
     let newer = changed("/spec/containers/0/image", json!("bot:2"));
+    let named = |pod: &Value| {
+        let mut pod = pod.clone();
+        pod["spec"]["securityContext"]["runAsUser"] = json!(1000);
+        pod
+    };
+    let (user, user_newer) = (named(&guarded), named(&newer));
     // What, the mode, subresource, before, after, whether the API server is away, the answer's beginning.
     #[rustfmt::skip]
     let cases: Vec<(&str, &[DynamicObject], &str, &Value, &Value, bool, &str)> = vec![
         ("metadata", &enforce, "pods", &guarded, &renamed, true, "true  null"),
-        ("the app's image", &enforce, "pods", &guarded, &newer, true, "true  null"),
+        ("the app's image", &enforce, "pods", &user, &user_newer, true, "true  null"),
+        ("the app's image, and any user with it", &enforce, "pods", &guarded, &newer, false, "false spec.containers[name=main].image: could bear the guard's user"),
         ("the guard's image", &enforce, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
         ("the guard's image, nobody's pod", &none, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
-        ("the guard's image, observed", &observe, "pods", &guarded, &evil, false, "true  [\"AIWorkload bot in Enforce would refuse: spec.initContainers[name=remit-guard].image"),
+        ("the guard's image, observed", &observe, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
         ("a debugger", &enforce, "pods/ephemeralcontainers", &guarded, &debugged, false, "false spec.ephemeralContainers[name=debugger]: would run"),
         ("labels that leave", &enforce, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot` would no longer select"),
         ("labels that enter", &enforce, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot` would select"),
@@ -545,6 +552,35 @@ async fn connections_into_pods() {
             let answer = asks(&handler, Endpoint::Admit, &review).await;
             assert!(said(&answer).starts_with(expected), "{sub} {name} {options}, away {away}: {}", said(&answer));
         }
+    }
+}
+
+#[tokio::test]
+async fn an_exception_lets_in_until_it_ends() {
+    let until = |hours: i64| {
+        let mut object = bot("Enforce", "");
+        let until = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_hours(hours);
+        let text = json!({"until": until, "by": "dana", "reason": "it hangs"}).to_string();
+        object.metadata.annotations = Some([(crate::api::BREAK_GLASS_ANNOTATION.to_owned(), text)].into());
+        [object]
+    };
+    let mut guarded = injected(&judging(&until(1), &until(1), false, "Allow"), &pod_of(json!({"app": "bot"}), "key")).await;
+    guarded["metadata"]["name"] = json!("bot-1");
+    let mut debugged = guarded.clone();
+    let context = json!({"runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    debugged["spec"]["ephemeralContainers"] = json!([{"name": "debugger", "image": "x", "securityContext": context}]);
+    for (hours, allowed) in [(1, true), (-1, false), (9, false)] {
+        let mut handler = judging(&until(hours), &until(hours), false, "Allow");
+        handler.cluster.pods = vec![serde_json::from_value(guarded.clone()).unwrap()];
+        for (sub, options) in [("exec", json!({"container": "remit-guard"})), ("portforward", json!({})), ("proxy", json!({}))] {
+            let mut review = about(&format!("pods/{sub}"), "CONNECT", None, Some(options));
+            review["request"]["name"] = json!("bot-1");
+            let answer = asks(&handler, Endpoint::Admit, &review).await;
+            assert!(said(&answer).starts_with(&allowed.to_string()), "{sub} {hours}: {}", said(&answer));
+        }
+        let review = about("pods/ephemeralcontainers", "UPDATE", Some(guarded.clone()), Some(debugged.clone()));
+        let answer = asks(&handler, Endpoint::Admit, &review).await;
+        assert!(said(&answer).starts_with(&allowed.to_string()), "a debugger, {hours}: {}", said(&answer));
     }
 }
 

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 
 use super::handler::Answer;
 use crate::cluster::{Residents, Selected, Stuck};
-use crate::plan::{Admission, FieldError, GuardSettings, Injection, Subject, admit, admit_unscoped, admit_update, ids, inject};
+use crate::plan::{
+    Admission, Debugging, FieldError, GuardSettings, Injection, Subject, admit, admit_ours, admit_unscoped, admit_update, ids, inject,
+};
 use crate::policy::pod::{GUARD_CONTAINER, IDS, REDIRECT_CONTAINER};
 use crate::scope::{Mode, Scope, Unscoped};
 
@@ -28,6 +31,7 @@ pub(super) enum Verdict {
 pub(super) struct By<'a> {
     pub residents: &'a Residents,
     pub settings: &'a GuardSettings,
+    pub now: Timestamp,
 }
 
 /// How a connection reaches into a pod.
@@ -55,7 +59,7 @@ impl By<'_> {
             }
         };
         match scope.mode {
-            Mode::Enforce => match admit(metadata, spec, subject, &Admission { scope: &scope, settings: self.settings }) {
+            Mode::Enforce => match admit(metadata, spec, subject, &self.admission(&scope)) {
                 errors if errors.is_empty() => Verdict::Held,
                 errors => Verdict::Said(refused(prefix, errors)),
             },
@@ -71,7 +75,7 @@ impl By<'_> {
                     }
                 };
                 let spec = pod.spec.as_ref().unwrap_or(spec);
-                let errors = admit(metadata, spec, subject, &Admission { scope: &enforced, settings: self.settings });
+                let errors = admit(metadata, spec, subject, &self.admission(&enforced));
                 Verdict::Said(warned(&enforced, prefix, errors))
             }
         }
@@ -95,13 +99,18 @@ impl By<'_> {
                     answer.add(refused("", errors));
                 }
                 Selected::By(scope) => {
-                    let errors = admit_update(old, new, Some(&Admission { scope, settings: self.settings }));
+                    let errors = admit_update(old, new, Some(&self.admission(scope)));
                     match scope.mode {
                         Mode::Enforce => {
                             enforced += 1;
                             answer.add(refused("", errors));
                         }
-                        Mode::Observe => answer.add(warned(scope, "", errors)),
+                        Mode::Observe => {
+                            // A pod is as it is now when Enforce begins.
+                            let ours = admit_ours(old, new);
+                            answer.add(warned(scope, "", errors.into_iter().filter(|error| !ours.contains(error)).collect()));
+                            answer.add(refused("", ours));
+                        }
                     }
                 }
             }
@@ -117,6 +126,12 @@ impl By<'_> {
         let spec = pod.spec.as_ref();
         let init = spec.into_iter().flat_map(|s| s.init_containers.iter().flatten());
         if !init.map(|c| c.name.as_str()).any(is_ours) {
+            return Verdict::Said(Answer::default());
+        }
+        let selected = self.residents.selected(&labels(&pod.metadata));
+        if let Selected::By(scope) = &selected
+            && self.admission(scope).debugging == Debugging::Allowed
+        {
             return Verdict::Said(Answer::default());
         }
         let message = match connection {
@@ -135,10 +150,14 @@ impl By<'_> {
                 "pods/proxy: the API server would reach the pod past the declared clients; use the Service, or a client pod that the AIWorkload declares"
             }
         };
-        Verdict::Said(match self.residents.selected(&labels(&pod.metadata)) {
+        Verdict::Said(match selected {
             Selected::By(scope) if scope.mode == Mode::Observe => Answer { warnings: vec![observed(&scope, message)], ..Answer::default() },
             _ => Answer { denials: vec![message.to_owned()], ..Answer::default() },
         })
+    }
+
+    fn admission<'b>(&'b self, scope: &'b Scope) -> Admission<'b> {
+        Admission { scope, settings: self.settings, debugging: self.residents.debugging(&scope.workload.name, self.now) }
     }
 
     fn unscoped(self) -> Option<FieldError> {
