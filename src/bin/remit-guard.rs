@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use remit::guard::{Options, redirect, run};
-use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE};
+use remit::policy::Trust;
+use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE, TOKEN_FILE};
 
 /// Least privilege for AI services on Kubernetes: the guard.
 #[derive(Parser)]
@@ -32,6 +33,12 @@ enum Command {
         /// The policy.
         #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(POLICY_FILE))]
         policy: PathBuf,
+        /// The key that policies are signed with, and that the operator proves to hold.
+        #[arg(long)]
+        trust: Trust,
+        /// The token by which the operator knows this pod; in the directory of the policy.
+        #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(TOKEN_FILE))]
+        token: PathBuf,
         /// Where the pod's search list stands.
         #[arg(long, default_value = "/etc/resolv.conf")]
         resolv_conf: PathBuf,
@@ -45,8 +52,8 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, resolv_conf, drain_seconds } => {
-            let options = Options { policy, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
+        Command::Run { policy, trust, token, resolv_conf, drain_seconds } => {
+            let options = Options { policy, trust, token, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
         }

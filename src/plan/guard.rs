@@ -46,6 +46,8 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
         format: FORMAT,
         workload: WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: origin.uid.clone() },
         generation: origin.generation,
+        // Whoever hands it out knows the text before: `policy::next_serial`.
+        serial: 0,
         digest: scope.digest(),
         mode: match mode {
             scope::Mode::Observe => Mode::Observe,
