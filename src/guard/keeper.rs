@@ -14,7 +14,8 @@ use tokio::sync::watch;
 
 use super::Held;
 use super::record::Records;
-use crate::policy::{GuardPolicy, Trust};
+use crate::policy::signed::{SignedError, Trust};
+use crate::policy::{Document, GuardPolicy};
 
 /// How often the file is looked at. (The kubelet swaps a whole directory; there is nothing to be told by.)
 const EVERY: Duration = Duration::from_millis(500);
@@ -22,6 +23,29 @@ const EVERY: Duration = Duration::from_millis(500);
 const UNREADABLE: Duration = Duration::from_secs(3);
 /// As long as it lasts, so often is it said.
 const AGAIN: Duration = Duration::from_secs(60);
+
+/// Whose policies count.
+#[derive(Clone, Debug)]
+pub enum Authority {
+    /// Those that this key signed.
+    Signed(Trust),
+    /// Whoever can write the file: outside of a cluster, where its user wrote it.
+    File,
+}
+
+impl Authority {
+    /// The policy that these bytes are.
+    pub fn read(&self, bytes: &[u8]) -> Result<GuardPolicy, String> {
+        let document = match self {
+            Self::File => Document::read(bytes),
+            Self::Signed(trust) => {
+                let note = std::str::from_utf8(bytes).map_err(|_| format!("the policy: {}", SignedError::Form))?;
+                Document::read(trust.open(note).map_err(|e| format!("the policy: {e}"))?.as_bytes())
+            }
+        };
+        document.and_then(GuardPolicy::try_from).map_err(|e| e.to_string())
+    }
+}
 
 /// Who brings policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +66,7 @@ pub enum Offered {
 }
 
 pub struct Keeper {
-    trust: Trust,
+    authority: Authority,
     held: watch::Sender<Option<Arc<GuardPolicy>>>,
     records: Arc<Records>,
     memory: Mutex<Memory>,
@@ -57,8 +81,8 @@ struct Memory {
 }
 
 impl Keeper {
-    pub fn new(trust: Trust, records: Arc<Records>) -> Self {
-        Self { trust, held: watch::Sender::new(None), records, memory: Mutex::default() }
+    pub fn new(authority: Authority, records: Arc<Records>) -> Self {
+        Self { authority, held: watch::Sender::new(None), records, memory: Mutex::default() }
     }
 
     pub fn held(&self) -> Held {
@@ -67,8 +91,7 @@ impl Keeper {
 
     /// A signed policy.
     pub fn offer(&self, source: Source, note: &[u8]) -> Offered {
-        let read = self.trust.open(note).map_err(|e| e.to_string());
-        let next = match read.and_then(|document| GuardPolicy::try_from(document).map_err(|e| e.to_string())) {
+        let next = match self.authority.read(note) {
             Ok(next) => next,
             Err(error) => return self.refused(source, error),
         };
@@ -162,6 +185,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::policy::signed::Signer;
 
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
@@ -176,21 +200,26 @@ mod tests {
         }
     }
 
+    fn signer() -> Signer {
+        Signer::from_seed(&[7; 32])
+    }
+
     fn note(generation: i64, serial: u64, digest: &str) -> Vec<u8> {
         let document: Value = json!({
             "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": generation, "serial": serial,
             "digest": digest, "mode": "Enforce", "suspended": false,
             "network": {"domain": "cluster.local", "dns": [], "services": [], "own": []}, "destinations": [],
         });
-        document.to_string().into_bytes()
+        signer().sign(&document.to_string()).into_bytes()
     }
 
     #[test]
     fn two_sources_and_one_decision() {
         let log = Log::default();
-        let keeper = Keeper::new("t+0+0".parse().unwrap(), Arc::new(Records::to(Box::new(log.clone()))));
+        let keeper = Keeper::new(Authority::Signed(signer().trust().clone()), Arc::new(Records::to(Box::new(log.clone()))));
         use Offered::{Refused, Same, Taken};
         use Source::{Channel, File};
+        let unsigned = signer().sign("{}").replace("{}", "{ }");
         let (first, second, third) = (note(1, 10, "a"), note(1, 20, "b"), note(2, 30, "c"));
         let table: &[(Source, &[u8], Offered, usize, &str)] = &[
             (File, &first, Taken, 0, "the file begins"),
@@ -200,7 +229,7 @@ mod tests {
             (File, &second, Same, 0, "it has come"),
             (Channel, &first, Refused, 1, "a replica that is behind"),
             (Channel, &first, Refused, 1, "said once"),
-            (Channel, b"{}", Refused, 2, "a bad one"),
+            (Channel, unsigned.as_bytes(), Refused, 2, "another text under the signature"),
             (File, &third, Taken, 2, "the file may be faster, where the operator is away"),
             (File, &second, Refused, 3, "a file that goes back"),
             (Channel, &second, Refused, 4, "nor by the channel"),

@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::sync::watch;
 
-use crate::policy::{GuardPolicy, Trust};
+use crate::policy::GuardPolicy;
 
+pub use keeper::Authority;
 pub use record::Records;
 
 /// The policy that holds now. None: none was valid yet.
@@ -41,8 +42,8 @@ pub type Held = watch::Receiver<Option<Arc<GuardPolicy>>>;
 pub struct Options {
     /// The file with the policy.
     pub policy: PathBuf,
-    /// Whose policies are enforced, and who is asked for newer ones.
-    pub trust: Trust,
+    /// Whose policies count; a key is also that of the operator who is asked for newer ones.
+    pub authority: Authority,
     /// The file with the token by which the operator knows this pod, beside the policy.
     pub token: PathBuf,
     /// Where the pod's search list stands.
@@ -65,13 +66,17 @@ pub enum GuardError {
 
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
-    let Options { policy, trust, token, resolv_conf, drain } = options;
+    let Options { policy, authority, token, resolv_conf, drain } = options;
     let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
     let records = Arc::new(Records::stdout());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
-    let client = channel::Client::new(trust.public_key())?;
-    let keeper = Arc::new(keeper::Keeper::new(trust, records.clone()));
+    let client = match &authority {
+        Authority::Signed(trust) => Some(channel::Client::new(trust.public_key())?),
+        // Nobody could be believed.
+        Authority::File => None,
+    };
+    let keeper = Arc::new(keeper::Keeper::new(authority, records.clone()));
     let held = keeper.held();
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
@@ -82,9 +87,11 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         let records = records.clone();
         async move { records.count().await }
     });
-    let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, started: Instant::now() };
+    let channel = client.map(|client| {
+        let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, started: Instant::now() };
+        tokio::spawn(Arc::new(speaker).speak())
+    });
     let file = tokio::spawn(async move { keeper.follow(policy).await });
-    let channel = tokio::spawn(Arc::new(speaker).speak());
     let health = tokio::spawn(health::serve(health, held));
     let dns = tokio::spawn(dns.serve());
     let open = tcp.open();
@@ -92,7 +99,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     terminate.recv().await;
     tcp.abort();
     open.drained(drain).await;
-    for part in [file, channel, health, dns, counter] {
+    for part in [file, health, dns, counter].into_iter().chain(channel) {
         part.abort();
     }
     Ok(())

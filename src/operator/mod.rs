@@ -4,6 +4,7 @@ pub mod config;
 mod deletion;
 mod events;
 mod http;
+mod keys;
 mod lease;
 mod metrics;
 mod queue;
@@ -19,4 +20,5 @@ pub mod webhook;
 pub mod writers;
 
 pub use config::Config;
+pub use keys::{Key, Keys};
 pub use writers::{Writer, Writers};

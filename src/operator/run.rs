@@ -22,7 +22,7 @@ use super::lease::Election;
 use super::metrics::{self, Metrics};
 use super::queue::Queue;
 use super::reconcile::{Next, Reconciler};
-use super::{Writers, webhook};
+use super::{Keys, Writers, webhook};
 use crate::api;
 use crate::cluster::{Hands, Key, Settings, SharedWorld, watch};
 use crate::scope::ObjectName;
@@ -101,12 +101,17 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
     let world = SharedWorld::new(settings(&config));
     let (metrics, webhook_metrics, readiness) = (Metrics::default(), webhook::Metrics::default(), webhook::Readiness::default());
     let writers = Writers::default();
+    let keys = Keys::default();
 
     let port = config.http.port;
     let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
-    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness);
+    let guarded = config.guard.is_some().then(|| keys.clone());
+    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness, guarded.clone());
     let mut background = JoinSet::new();
     background.spawn(http::serve(listener, answers));
+    if let Some(keys) = guarded {
+        background.spawn(keys.keep(client.clone(), config.namespace.clone()));
+    }
 
     let notify: watch::Notify = {
         let queue = queue.clone();
@@ -243,6 +248,7 @@ fn answers(
     metrics: &Metrics,
     webhook_metrics: &webhook::Metrics,
     readiness: &webhook::Readiness,
+    keys: Option<Keys>,
 ) -> Answers {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -251,7 +257,8 @@ fn answers(
     let not_ready = {
         let (world, readiness) = (world.clone(), readiness.clone());
         move || {
-            let parts = [("caches", world.read().is_ready()), ("webhook", readiness.is_ready())];
+            let key = keys.as_ref().is_none_or(|keys| keys.current().is_some());
+            let parts = [("caches", world.read().is_ready()), ("webhook", readiness.is_ready()), ("key of guards", key)];
             parts.into_iter().filter(|(_, ready)| !ready).map(|(name, _)| name).collect()
         }
     };

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::config::{Certificate, Config};
+use super::keys::SECRET as KEY_SECRET;
 use super::run::{self, RunError};
 use super::webhook::PATH_SECRET;
 use crate::api::{self, AIWorkload};
@@ -83,6 +84,7 @@ async fn once(client: &Client, config: &Config) -> Result<(), UninstallError> {
     delete(&Api::<ConfigMap>::namespaced(client.clone(), &config.namespace), RECORDED).await?;
     let secrets = Api::<Secret>::namespaced(client.clone(), &config.namespace);
     delete(&secrets, PATH_SECRET).await?;
+    delete(&secrets, KEY_SECRET).await?;
     if let Certificate::SelfSigned { secret_name } = &config.webhook.certificate {
         delete(&secrets, secret_name).await?;
     }

@@ -8,7 +8,8 @@ mod decide;
 mod document;
 pub mod pod;
 mod reason;
-mod signed;
+#[cfg(feature = "signed")]
+pub mod signed;
 #[cfg(test)]
 mod tests;
 
@@ -17,4 +18,3 @@ pub use document::{
     Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId, next_serial,
 };
 pub use reason::{Attempt, Reason};
-pub use signed::Trust;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use remit::policy::pod::{HEALTH_PORT, IDS};
+use remit::policy::signed::Signer;
 use remit::wire::dns::{self, Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
@@ -74,6 +75,11 @@ pub enum Outcome {
 fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output().expect("`ip` (iproute2) is there");
     assert!(output.status.success(), "ip {args}: {} (root is needed)", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Who vouches for policies here.
+pub fn signer() -> Signer {
+    Signer::from_seed(&[7; 32])
 }
 
 impl World {
@@ -134,10 +140,15 @@ impl World {
     }
 
     pub fn policy(&self, policy: &Value) {
+        self.note(&signer().sign(&policy.to_string()));
+    }
+
+    /// Whatever it is, in the policy's place.
+    pub fn note(&self, note: &str) {
         // Swapped as a whole, as the kubelet does.
         let new = self.path("policy.new");
-        std::fs::write(&new, serde_json::to_vec(policy).expect("JSON")).expect("the policy is written");
-        std::fs::rename(new, self.path("policy.note")).expect("the policy is there");
+        std::fs::write(&new, note).expect("the note is written");
+        std::fs::rename(new, self.path("policy.note")).expect("the note is there");
     }
 
     /// The pod's network device.
@@ -173,6 +184,7 @@ impl World {
             .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
             .args(user)
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
+            .args(["--trust", &signer().trust().to_string()])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
