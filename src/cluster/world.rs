@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use kube::runtime::watcher::Event;
 
 use super::conflicts::Conflicts;
-use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, RangeFact, SliceFact, WorkloadFact};
+use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, PodFact, RangeFact, SliceFact, WorkloadFact};
 use super::table::{Change, Table};
 use crate::api;
 use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
@@ -45,6 +45,8 @@ pub struct World {
     pub service_cidrs: Table<String, RangeFact>,
     pub workloads: Table<ObjectName, WorkloadFact>,
     pub ceilings: Table<String, CeilingFact>,
+    /// Those that run or will. Their guards ask which AIWorkload governs them; plans rest on selectors, and do not change with them.
+    pub pods: Table<ObjectName, PodFact>,
     /// One cache for each of the managed kinds.
     pub objects: BTreeMap<crate::plan::Kind, Table<ObjectName, Live>>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -85,6 +87,7 @@ impl World {
             && self.service_cidrs.is_ready()
             && self.workloads.is_ready()
             && self.ceilings.is_ready()
+            && self.pods.is_ready()
             && self.objects.values().all(Table::is_ready)
     }
 
@@ -112,6 +115,17 @@ impl World {
     /// The workload that governs in its place (see [`crate::plan::governing`]).
     pub fn older(&self, workload: &ObjectName) -> Option<&str> {
         self.conflicts.get(&workload.namespace)?.older(&workload.name)
+    }
+
+    /// The workload that governs pods with these labels, enrolled or not.
+    pub fn governing(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&ObjectName> {
+        let governs = |name: &ObjectName, fact: &WorkloadFact| {
+            name.namespace == namespace
+                && !fact.is_leaving()
+                && fact.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+                && self.older(name).is_none()
+        };
+        self.workloads.iter().find(|(name, fact)| governs(name, fact)).map(|(name, _)| name)
     }
 
     pub fn ranges(&self) -> &ClusterRanges {
@@ -158,6 +172,11 @@ impl World {
 
     pub fn on_service_cidr(&mut self, event: Event<(String, RangeFact)>) -> BTreeSet<Key> {
         if self.service_cidrs.handle(event).is_empty() { BTreeSet::new() } else { self.measure() }
+    }
+
+    pub fn on_pod(&mut self, event: Event<(ObjectName, PodFact)>) -> BTreeSet<Key> {
+        self.pods.handle(event);
+        BTreeSet::new()
     }
 
     pub fn on_ceiling(&mut self, event: Event<(String, CeilingFact)>) -> BTreeSet<Key> {
