@@ -39,7 +39,7 @@ enum Command {
     ///
     /// Exit code: 0 everything declared is in the output, 1 something was refused (it is said on stderr; the rest is in the output),
     /// 2 the input could not be used.
-    Render(RenderArgs),
+    Render(Box<RenderArgs>),
     /// Print the version of this program.
     Version,
     /// Print a completion script for `kubectl-remit`. For `kubectl remit`, see docs/kubectl-remit.md.

@@ -13,7 +13,7 @@ use kube::api::{DynamicObject, PartialObjectMeta};
 
 use super::table::Projection;
 use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
-use crate::plan::{self, EndpointFact, FieldError, ManagedObject, ServiceFact};
+use crate::plan::{self, EndpointFact, FieldError, ManagedObject, Origin, ServiceFact};
 use crate::scope::{Ceiling, ObjectName, Scope, Selector};
 
 /// Field manager of everything generated.
@@ -82,6 +82,11 @@ pub struct SliceFact {
 pub struct RangeFact(pub Vec<IpNet>);
 
 impl WorkloadFact {
+    pub fn origin(&self) -> Origin {
+        let ObjectMeta { uid, generation, .. } = &self.object.metadata;
+        Origin { uid: uid.clone().unwrap_or_default(), generation: generation.unwrap_or_default() }
+    }
+
     /// It is being deleted, and nothing of ours waits for its pods: whatever keeps it is somebody else's.
     pub fn is_leaving(&self) -> bool {
         let ObjectMeta { deletion_timestamp, finalizers, .. } = &self.object.metadata;

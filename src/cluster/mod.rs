@@ -16,5 +16,5 @@ pub mod world;
 pub use apply::{Failure, FailureReason, Known, Report};
 pub use facts::{FIELD_MANAGER, Live, WorkloadFact};
 pub use gather::{Gathered, GatheredNamespace, gather, gather_namespace};
-pub use hands::{Hands, RequestError};
+pub use hands::{Clients, Hands, RequestError};
 pub use world::{Key, Settings, SharedWorld, World};

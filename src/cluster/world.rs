@@ -8,12 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ipnet::IpNet;
 use kube::runtime::watcher::Event;
+use tokio::sync::watch;
 
 use super::conflicts::Conflicts;
 use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, PodFact, RangeFact, SliceFact, WorkloadFact};
 use super::table::{Change, Table};
 use crate::api;
-use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
+use crate::plan::{ChannelFact, ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
 use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// Something to reconcile.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub dns_services: Vec<ObjectName>,
     pub dns_addresses: Vec<IpAddr>,
     pub domain: DomainName,
+    /// None: there are no guards.
+    pub channel: Option<ChannelFact>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +52,8 @@ pub struct World {
     pub pods: Table<ObjectName, PodFact>,
     /// One cache for each of the managed kinds.
     pub objects: BTreeMap<crate::plan::Kind, Table<ObjectName, Live>>,
+    /// Ticks when a policy of guards may be another.
+    policies: watch::Sender<u64>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     objects_of: BTreeMap<ObjectName, BTreeSet<ObjectKey>>,
     conflicts: BTreeMap<String, Conflicts>,
@@ -126,6 +131,11 @@ impl World {
                 && self.older(name).is_none()
         };
         self.workloads.iter().find(|(name, fact)| governs(name, fact)).map(|(name, _)| name)
+    }
+
+    /// Ticks when a policy of guards may be another.
+    pub fn policies(&self) -> watch::Receiver<u64> {
+        self.policies.subscribe()
     }
 
     pub fn ranges(&self) -> &ClusterRanges {
@@ -238,6 +248,9 @@ impl World {
         let mut keys = BTreeSet::new();
         for Change { key, old, new } in changes {
             let object = ObjectKey { kind, object: key };
+            if kind == crate::plan::Kind::ConfigMap {
+                self.policies.send_modify(|count| *count = count.wrapping_add(1));
+            }
             // Whatever labels it bears: a workload's would lead away from the isolation that it is.
             if kind == crate::plan::Kind::NetworkPolicy && object.object.name == UNSCOPED_POLICY {
                 keys.insert(Key::Namespace(object.object.namespace.clone()));
@@ -275,7 +288,8 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _ } = &self.settings;
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } =
+            &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {

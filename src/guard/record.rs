@@ -61,7 +61,13 @@ impl Records {
 
     pub fn to(writer: Box<dyn Write + Send>) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        Self { to: Mutex::new(writer), paces: Mutex::default(), totals: Mutex::default(), count: AtomicU64::new(0), seed: RandomState::new().hash_one(0u8) }
+        Self {
+            to: Mutex::new(writer),
+            paces: Mutex::default(),
+            totals: Mutex::default(),
+            count: AtomicU64::new(0),
+            seed: RandomState::new().hash_one(0u8),
+        }
     }
 
     /// Returns the id under which it was written down.

@@ -8,6 +8,7 @@ mod http;
 mod keys;
 mod lease;
 mod metrics;
+mod policies;
 mod queue;
 mod reconcile;
 pub mod run;

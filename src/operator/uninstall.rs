@@ -27,7 +27,7 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 2] = ["remit-protect-generated", "remit-keep-enrolled"];
+const POLICIES: [&str; 3] = ["remit-confine-policies", "remit-protect-generated", "remit-keep-enrolled"];
 /// Webhook configurations of the chart, beside those that the configuration names.
 const WEBHOOKS: [&str; 2] = ["remit-scope", "remit-recorder"];
 /// Where the recorder keeps what it saw.

@@ -151,7 +151,11 @@ mod tests {
             ("a long version", |r| r["version"] = json!("v".repeat(257)), Some("version is longer")),
             ("a line break", |r| r["enforced"]["edition"]["digest"] = json!("a\nb"), Some("enforced.edition.digest is longer")),
             ("an odd reason", |r| r["denials"] = json!({"a b": 1}), Some("denials is longer")),
-            ("many", |r| r["denials"] = (0..65).map(|n| (format!("r{n}"), json!(1))).collect::<serde_json::Map<_, _>>().into(), Some("more than 64")),
+            (
+                "many",
+                |r| r["denials"] = (0..65).map(|n| (format!("r{n}"), json!(1))).collect::<serde_json::Map<_, _>>().into(),
+                Some("more than 64"),
+            ),
             ("fewer than none", |r| r["denials"] = json!({"a": -1}), Some("invalid value")),
             ("large", |r| r["version"] = json!("v".repeat(LARGEST_REPORT)), Some("larger than")),
         ];

@@ -15,6 +15,7 @@ mod tests;
 
 pub use decide::{Connect, Lookup, Permit, Record, Upstream};
 pub use document::{
-    Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId, next_serial,
+    Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
+    next_serial,
 };
 pub use reason::{Attempt, Reason};

@@ -322,7 +322,7 @@ fn never_back() {
     let now = with(|d| d.serial = 50);
     let table = [
         (3, 50, "u-1", "bot", true),
-        (3, 51, "u-1", "bot", true), // the cluster changed, the AIWorkload did not
+        (3, 51, "u-1", "bot", true),  // the cluster changed, the AIWorkload did not
         (3, 49, "u-1", "bot", false), // a file that lags behind the channel
         (4, 51, "u-1", "bot", true),
         (4, 7, "u-1", "bot", true), // another replica's clock
@@ -370,7 +370,8 @@ fn serials_grow_with_what_is_said() {
 fn where_the_operator_may_be() {
     let channel = Channel { name: name("remit-guards.remit-system.svc.cluster.local"), port: 9444 };
     let policy = with(|d| d.channel = Some(channel));
-    let found = ["10.244.0.9", "127.0.0.1", "169.254.169.254", "::ffff:10.244.0.9", "fe80::1", "10.244.0.8", "0.0.0.0", "::1", "2001:db8::8"];
+    let found =
+        ["10.244.0.9", "127.0.0.1", "169.254.169.254", "::ffff:10.244.0.9", "fe80::1", "10.244.0.8", "0.0.0.0", "::1", "2001:db8::8"];
     let found: Vec<IpAddr> = found.iter().map(|a| a.parse().unwrap()).collect();
     assert_eq!(policy.operators(&found), [at("10.244.0.8:9444"), at("10.244.0.9:9444"), at("[2001:db8::8]:9444")]);
     let many: Vec<IpAddr> = (1..=9).map(|n| IpAddr::from([10, 244, 0, n])).collect();

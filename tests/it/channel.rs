@@ -228,7 +228,12 @@ async fn a_newer_policy_is_answered_at_once_and_an_older_one_never() {
         connection = back;
     }
     times.sort();
-    println!("a changed policy is answered within {:?} (median), {:?} (longest of {})", times[times.len() / 2], times[times.len() - 1], times.len());
+    println!(
+        "a changed policy is answered within {:?} (median), {:?} (longest of {})",
+        times[times.len() / 2],
+        times[times.len() - 1],
+        times.len()
+    );
     assert!(times[times.len() / 2] < Duration::from_millis(200), "{times:?}");
     assert_eq!(operator.said().reviews, 1, "the token was asked about once");
     let guarded = operator.collected.get("uid-bot-1").expect("it was heard of");

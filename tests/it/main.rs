@@ -10,6 +10,8 @@ mod api_admission;
 #[cfg(feature = "operator")]
 mod api_faults;
 #[cfg(feature = "operator")]
+mod api_policies;
+#[cfg(feature = "operator")]
 mod api_reconcile;
 #[cfg(feature = "operator")]
 mod api_schema;

@@ -89,9 +89,5 @@ fn seen(pod: Pod) -> SeenPod {
     let guarded = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == GUARD_CONTAINER);
     let statuses = status.and_then(|status| status.init_container_statuses).unwrap_or_default();
     let restarts = statuses.iter().find(|status| status.name == GUARD_CONTAINER).map_or(0, |status| status.restart_count);
-    SeenPod {
-        uid: metadata.uid.unwrap_or_default(),
-        labels: metadata.labels.unwrap_or_default(),
-        restarts: guarded.then_some(restarts),
-    }
+    SeenPod { uid: metadata.uid.unwrap_or_default(), labels: metadata.labels.unwrap_or_default(), restarts: guarded.then_some(restarts) }
 }

@@ -1,9 +1,9 @@
 //! Which AIWorkload governs the pod that asks, whether it is the pod's guard, and what it is given.
 
-use std::sync::{Mutex, PoisonError};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
@@ -75,14 +75,7 @@ pub(super) struct Handler<C, P> {
 }
 
 impl<C: Cluster, P: Policies> Handler<C, P> {
-    pub fn new(
-        world: SharedWorld,
-        cluster: C,
-        policies: P,
-        collected: Collected,
-        metrics: Metrics,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
+    pub fn new(world: SharedWorld, cluster: C, policies: P, collected: Collected, metrics: Metrics, stop: watch::Receiver<bool>) -> Self {
         Self {
             world,
             cluster,

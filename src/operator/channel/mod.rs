@@ -26,9 +26,10 @@ use tokio::sync::watch;
 pub use cluster::{ApiServer, AskError, Cluster, SeenPod};
 pub use collected::{Collected, Guarded};
 pub use metrics::Metrics;
-pub use policies::{Note, Policies};
+pub use policies::{InCluster, Note, Policies, note_of};
 
-use super::Keys;
+use super::events::Events;
+use super::{Keys, http};
 use crate::cluster::SharedWorld;
 use handler::Handler;
 
@@ -51,6 +52,25 @@ pub enum ChannelError {
     Listen { port: u16, source: std::io::Error },
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+}
+
+/// The whole of it, for a cluster.
+pub(super) struct Parts {
+    pub client: kube::Client,
+    pub events: Events,
+    pub keys: Keys,
+    pub world: SharedWorld,
+    pub collected: Collected,
+    pub metrics: Metrics,
+}
+
+/// Listens and serves until told to stop.
+pub(super) async fn run(port: u16, parts: Parts, stop: watch::Receiver<bool>) -> Result<(), ChannelError> {
+    let Parts { client, events, keys, world, collected, metrics } = parts;
+    let listener = http::listen(port).await.map_err(|source| ChannelError::Listen { port, source })?;
+    let cluster = ApiServer::new(client, events);
+    let policies = InCluster::new(world.clone(), keys.clone());
+    serve(listener, Context { keys, world, cluster, policies, collected, metrics }, stop).await
 }
 
 /// Serves until told to stop; what is held back is answered then.

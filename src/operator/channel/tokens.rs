@@ -112,7 +112,11 @@ mod tests {
             ("no name", |s| s["user"]["username"] = json!("system:serviceaccount:a:"), Err("not a ServiceAccount's")),
             ("a node's", |s| s["user"]["username"] = json!("system:node:a"), Err("not a ServiceAccount's")),
             ("bound to nothing", |s| s["user"]["extra"] = json!({}), Err("bound to no pod")),
-            ("without uid", |s| _ = s["user"]["extra"].as_object_mut().unwrap().remove("authentication.kubernetes.io/pod-uid"), Err("bound to no pod")),
+            (
+                "without uid",
+                |s| _ = s["user"]["extra"].as_object_mut().unwrap().remove("authentication.kubernetes.io/pod-uid"),
+                Err("bound to no pod"),
+            ),
             ("two names", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-name"] = json!(["a", "b"]), Err("bound to no pod")),
             ("an empty name", |s| s["user"]["extra"]["authentication.kubernetes.io/pod-name"] = json!([""]), Err("bound to no pod")),
         ];

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use remit::policy::signed::Signer;
+use remit::policy::{Document, GuardPolicy};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -75,6 +77,7 @@ impl World {
             "webhook": {"configurations": []},
             "lease": {"name": "remit-operator", "durationSeconds": 15},
             "cluster": {"podRanges": ["10.244.0.0/16", "2001:db8:10:244::/64"]},
+            "guard": {"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"},
         });
         Self { admin, account, proxy, prefix, directory, namespaces: Mutex::new(vec![system]), settings }
     }
@@ -233,11 +236,24 @@ impl World {
         Some(self.admin.get("NetworkPolicy", namespace, &format!("remit-{workload}")).await?["spec"].take())
     }
 
+    /// The guards' policy of a workload, if it is there. The operator must have signed it.
+    pub async fn guard_policy(&self, namespace: &str, workload: &str) -> Option<Value> {
+        let map = self.admin.get("ConfigMap", namespace, &format!("remit-{workload}")).await?;
+        let note = map["data"]["policy.note"].as_str().unwrap_or_else(|| panic!("no policy in {map}"));
+        let secret = self.admin.get("Secret", &self.system(), "remit-guard-key").await.expect("the operator's key");
+        let seed: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["seed"].clone()).expect("base64");
+        let signer = Signer::from_seed(&seed.0.try_into().expect("32 bytes"));
+        let text = signer.trust().open(note).unwrap_or_else(|e| panic!("{e}:\n{note}"));
+        let document = Document::read(text.as_bytes()).expect("a document");
+        GuardPolicy::try_from(document).expect("one that guards take");
+        Some(serde_json::from_str(text).expect("JSON"))
+    }
+
     /// Every generated object of a workload, in all namespaces, as `Kind namespace/name`.
     pub async fn generated(&self, namespace: &str, workload: &str) -> Vec<String> {
         let labels = format!("app.kubernetes.io/managed-by=remit,remit.dev/workload={workload},remit.dev/workload-namespace={namespace}");
         let mut all = Vec::new();
-        for kind in ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"] {
+        for kind in ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"] {
             for object in self.admin.list(kind, "", &labels).await {
                 let meta = &object["metadata"];
                 all.push(format!(
@@ -345,6 +361,12 @@ pub fn workload(namespace: &str, name: &str, spec: &str) -> Value {
         spec["mode"] = json!("Enforce");
     }
     json!({"apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+}
+
+/// What a policy opens beside the way of guards to the operator (and to DNS, which the API tier has not).
+pub fn opened(policy: &Value) -> Vec<Value> {
+    let operator = |rule: &Value| rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator";
+    policy["egress"].as_array().into_iter().flatten().filter(|rule| !operator(rule)).cloned().collect()
 }
 
 /// The message of the condition if it is so ("" for any reason) for the newest generation.
