@@ -133,6 +133,11 @@ impl World {
         self.workloads.iter().find(|(name, fact)| governs(name, fact)).map(|(name, _)| name)
     }
 
+    /// The pods of a namespace that run or will.
+    pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<PodFact>)> {
+        self.pods.starting_at(ObjectName::new(namespace, "")).take_while(move |(name, _)| name.namespace == namespace)
+    }
+
     /// Ticks when a policy of guards may be another.
     pub fn policies(&self) -> watch::Receiver<u64> {
         self.policies.subscribe()

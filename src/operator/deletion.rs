@@ -61,6 +61,7 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
                 failures: &[],
                 objects: held,
                 waiting: Some(waiting),
+                guards: r.guards(&gathered.name),
             };
             r.say(&workload.object, &outcome).await;
             Next::After(LOOK)

@@ -4,6 +4,7 @@ pub mod channel;
 pub mod config;
 mod deletion;
 mod events;
+mod guarded;
 mod http;
 mod keys;
 mod lease;

@@ -12,6 +12,7 @@ use kube::Resource;
 use tokio::time::Instant;
 
 use super::events::Events;
+use super::guarded::{Guards, Watcher};
 use super::metrics::Metrics;
 use super::standing::{Course, Standing, validate};
 use super::status::{self, Outcome};
@@ -36,6 +37,7 @@ pub struct Reconciler {
     pub events: Events,
     pub writers: Writers,
     pub keys: Keys,
+    pub watcher: Watcher,
     /// What each reconcile left, by key. In memory: it tells tampering from a changed plan, and decides nothing else.
     memory: Mutex<HashMap<Key, Memory>>,
     requeue: Box<dyn Fn(std::collections::BTreeSet<Key>) + Send + Sync>,
@@ -75,10 +77,11 @@ impl Reconciler {
         events: Events,
         writers: Writers,
         keys: Keys,
+        watcher: Watcher,
         requeue: impl Fn(std::collections::BTreeSet<Key>) + Send + Sync + 'static,
     ) -> Self {
         let (world, memory) = (hands.world.clone(), Mutex::default());
-        Self { hands, world, metrics, events, writers, keys, memory, requeue: Box::new(requeue) }
+        Self { hands, world, metrics, events, writers, keys, watcher, memory, requeue: Box::new(requeue) }
     }
 
     pub fn memory(&self, key: &Key) -> Memory {
@@ -139,10 +142,16 @@ impl Reconciler {
             failures: &failures,
             objects,
             waiting: None,
+            guards: self.guards(name),
             standing,
         };
         let written = self.say(&workload.object, &outcome).await;
         if failures.is_empty() && written { Next::Change } else { Next::Retry }
+    }
+
+    /// The guards of its pods, and what they enforce.
+    pub fn guards(&self, workload: &ObjectName) -> Guards {
+        self.watcher.guards(workload)
     }
 
     /// Objects of a workload that does not exist (any more).

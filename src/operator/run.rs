@@ -17,6 +17,7 @@ use tower::timeout::TimeoutLayer;
 
 use super::config::Config;
 use super::events::Events;
+use super::guarded::Watcher;
 use super::http::{self, Answers};
 use super::lease::Election;
 use super::metrics::{self, Metrics};
@@ -146,23 +147,32 @@ async fn operate(
 
     let identity = identity();
     let events = Events::new(client.clone(), identity.clone(), metrics.clone());
+    let policies = channel::InCluster::new(world.clone(), keys.clone());
     let guards = {
         let parts = channel::Parts {
             client: client.clone(),
             events: events.clone(),
             keys: keys.clone(),
+            policies: policies.clone(),
             world: world.clone(),
-            collected,
+            collected: collected.clone(),
             metrics: channel_metrics,
         };
         let (config, stopped) = (config.clone(), stopped.clone());
         async move {
             match &config.guard {
-                Some(guard) => channel::run(guard.channel.port, parts, stopped).await.map_err(RunError::from),
+                Some(guard) => {
+                    channel::run(guard.channel.listen_port.unwrap_or(guard.channel.port), parts, stopped).await.map_err(RunError::from)
+                }
                 None => Ok(()),
             }
         }
     };
+    let watcher = Watcher::new(world.clone(), collected, policies);
+    if config.guard.is_some() {
+        let queue = queue.clone();
+        background.spawn(watcher.clone().watch(move |keys| queue.add(keys, DEBOUNCE)));
+    }
     let lease = ObjectName::new(&config.namespace, &config.lease.name);
     let mut election = Election::new(client.clone(), &lease, identity.clone(), config.lease_duration());
     let lead = async {
@@ -190,7 +200,8 @@ async fn operate(
             let queue = queue.clone();
             move |keys| queue.add(keys, DEBOUNCE)
         };
-        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events.clone(), writers.clone(), keys.clone(), requeue));
+        let reconciler =
+            Arc::new(Reconciler::new(hands, metrics.clone(), events.clone(), writers.clone(), keys.clone(), watcher.clone(), requeue));
         let mut workers = workers(&queue, &world, &reconciler, &metrics, &stopped);
         let lost = tokio::select! {
             () = election.keep() => true,
@@ -286,6 +297,7 @@ fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(LAST_RETRY)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn answers(
     world: &SharedWorld,
     queue: &Arc<Queue<Key>>,

@@ -59,6 +59,7 @@ pub(super) struct Parts {
     pub client: kube::Client,
     pub events: Events,
     pub keys: Keys,
+    pub policies: InCluster,
     pub world: SharedWorld,
     pub collected: Collected,
     pub metrics: Metrics,
@@ -66,10 +67,9 @@ pub(super) struct Parts {
 
 /// Listens and serves until told to stop.
 pub(super) async fn run(port: u16, parts: Parts, stop: watch::Receiver<bool>) -> Result<(), ChannelError> {
-    let Parts { client, events, keys, world, collected, metrics } = parts;
+    let Parts { client, events, keys, policies, world, collected, metrics } = parts;
     let listener = http::listen(port).await.map_err(|source| ChannelError::Listen { port, source })?;
     let cluster = ApiServer::new(client, events);
-    let policies = InCluster::new(world.clone(), keys.clone());
     serve(listener, Context { keys, world, cluster, policies, collected, metrics }, stop).await
 }
 

@@ -44,16 +44,17 @@ pub fn note_of(object: &ManagedObject) -> Option<&str> {
 }
 
 /// Those that lie in the cluster. What bears no signature of ours is passed over: somebody changed it, and it is being put right.
+#[derive(Clone)]
 pub struct InCluster {
     world: SharedWorld,
     keys: Keys,
     /// As read last: thousands of guards ask for few texts.
-    read: Mutex<HashMap<ObjectName, (String, Note)>>,
+    read: Arc<Mutex<HashMap<ObjectName, (String, Note)>>>,
 }
 
 impl InCluster {
     pub fn new(world: SharedWorld, keys: Keys) -> Self {
-        Self { world, keys, read: Mutex::default() }
+        Self { world, keys, read: Arc::default() }
     }
 }
 
