@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, PartialObjectMeta};
 
 use super::table::Projection;
 use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
@@ -56,6 +56,13 @@ pub struct NamespaceFact {
     pub labels: BTreeMap<String, String>,
     pub uid: String,
     pub terminating: bool,
+}
+
+/// A pod that runs or will.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodFact {
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,7 +138,7 @@ macro_rules! plain {
         }
     )*};
 }
-plain!(CeilingFact, NamespaceFact, NodeFact, SliceFact, RangeFact, ServiceFact);
+plain!(CeilingFact, NamespaceFact, NodeFact, PodFact, SliceFact, RangeFact, ServiceFact);
 
 /// Resource versions are numbers that grow; anything else counts as 0, which orders nothing.
 fn version(meta: &ObjectMeta) -> u64 {
@@ -238,6 +245,13 @@ pub fn namespace(object: Namespace) -> (String, NamespaceFact) {
         terminating: meta.deletion_timestamp.is_some(),
     };
     (meta.name.unwrap_or_default(), fact)
+}
+
+/// A Pod, of which the metadata are enough.
+pub fn pod(object: PartialObjectMeta<Pod>) -> (ObjectName, PodFact) {
+    let key = name(&object.metadata);
+    let ObjectMeta { uid, labels, .. } = object.metadata;
+    (key, PodFact { uid: uid.unwrap_or_default(), labels: labels.unwrap_or_default() })
 }
 
 /// A Node.

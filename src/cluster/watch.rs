@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
@@ -49,6 +49,14 @@ pub fn watches(clients: &Clients, world: &SharedWorld, notify: &Notify) -> Vec<B
         follow(world, notify, dynamic::<AIWorkload>(client), config(), facts::workload, World::on_workload),
         follow(world, notify, dynamic::<ScopeCeiling>(client), config(), facts::ceiling, World::on_ceiling),
     ];
+    if world.read().settings.channel.is_some() {
+        // Their guards are asked after; where there are none, nobody asks.
+        let alive = config().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let pods = Api::<PartialObjectMeta<Pod>>::all(client.clone());
+        all.push(follow(world, notify, pods, alive, facts::pod, World::on_pod));
+    } else {
+        world.write().pods.absent();
+    }
     for kind in Kind::ALL {
         let client = clients.of(kind);
         all.push(match kind {

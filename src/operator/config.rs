@@ -135,7 +135,10 @@ pub struct Guard {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ControlChannel {
     pub service: String,
+    /// Where guards call.
     pub port: u16,
+    /// Where the operator listens, if something lies between.
+    pub listen_port: Option<u16>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -184,7 +187,7 @@ impl Default for Webhook {
 
 impl Default for ControlChannel {
     fn default() -> Self {
-        Self { service: CHANNEL_SERVICE.to_owned(), port: CHANNEL_PORT }
+        Self { service: CHANNEL_SERVICE.to_owned(), port: CHANNEL_PORT, listen_port: None }
     }
 }
 
@@ -247,7 +250,7 @@ impl Config {
 
     /// Where guards ask for their policy, if there are guards.
     pub fn channel(&self) -> Option<ChannelFact> {
-        let ControlChannel { service, port } = &self.guard.as_ref()?.channel;
+        let ControlChannel { service, port, listen_port: _ } = &self.guard.as_ref()?.channel;
         Some(ChannelFact { service: ObjectName::new(&self.namespace, service), port: *port })
     }
 

@@ -30,8 +30,8 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
         ManagedObject::ConfigMap(_) | ManagedObject::ServiceAccount(_) | ManagedObject::Role(_) | ManagedObject::RoleBinding(_) => None,
     });
     let Some(selector) = selector else { return let_go(r, gathered).await };
-    let Some(mut plan) = reconcile::signed(plan, &r.keys) else { return Next::Retry };
     let key = Key::Workload(gathered.name.clone());
+    let Some(mut plan) = reconcile::signed(plan, &r.keys, gathered, &r.memory(&key)) else { return Next::Retry };
     let held = plan.len();
     // In a namespace that is going, what is gone cannot be made again.
     if gathered.terminating {
@@ -61,6 +61,7 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
                 failures: &[],
                 objects: held,
                 waiting: Some(waiting),
+                guards: r.guards(&gathered.name),
             };
             r.say(&workload.object, &outcome).await;
             Next::After(LOOK)

@@ -1,8 +1,10 @@
 //! The operator: AIWorkloads become what the cluster holds.
 
+pub mod channel;
 pub mod config;
 mod deletion;
 mod events;
+mod guarded;
 mod http;
 mod keys;
 mod lease;

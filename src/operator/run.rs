@@ -17,12 +17,13 @@ use tower::timeout::TimeoutLayer;
 
 use super::config::Config;
 use super::events::Events;
+use super::guarded::Watcher;
 use super::http::{self, Answers};
 use super::lease::Election;
 use super::metrics::{self, Metrics};
 use super::queue::Queue;
 use super::reconcile::{Next, Reconciler};
-use super::{Keys, Writers, policies, webhook};
+use super::{Keys, Writers, channel, policies, webhook};
 use crate::api;
 use crate::cluster::{Clients, Hands, Key, Settings, SharedWorld, watch};
 use crate::scope::ObjectName;
@@ -50,6 +51,8 @@ pub enum RunError {
     LeaseLost,
     #[error("webhook: {0}")]
     Webhook(#[from] webhook::WebhookError),
+    #[error("control channel: {0}")]
+    Channel(#[from] channel::ChannelError),
     #[error("a watch ended")]
     WatchEnded,
     #[error("not everything could be removed: {0}")]
@@ -114,11 +117,12 @@ async fn operate(
     let (metrics, webhook_metrics, readiness) = (Metrics::default(), webhook::Metrics::default(), webhook::Readiness::default());
     let writers = Writers::default();
     let keys = Keys::default();
+    let (collected, channel_metrics) = (channel::Collected::default(), channel::Metrics::default());
 
     let port = config.http.port;
     let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
     let guarded = config.guard.is_some().then(|| keys.clone());
-    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness, guarded.clone(), token.clone());
+    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &channel_metrics, &readiness, guarded.clone(), token.clone());
     let mut background = JoinSet::new();
     background.spawn(http::serve(listener, answers));
     let account = ObjectName::new(&config.namespace, &config.policies_account);
@@ -149,6 +153,33 @@ async fn operate(
     let webhook = webhook::run(context, stopping(stopped.clone()));
 
     let identity = identity();
+    let events = Events::new(client.clone(), identity.clone(), metrics.clone());
+    let policies = channel::InCluster::new(world.clone(), keys.clone());
+    let guards = {
+        let parts = channel::Parts {
+            client: client.clone(),
+            events: events.clone(),
+            keys: keys.clone(),
+            policies: policies.clone(),
+            world: world.clone(),
+            collected: collected.clone(),
+            metrics: channel_metrics,
+        };
+        let (config, stopped) = (config.clone(), stopped.clone());
+        async move {
+            match &config.guard {
+                Some(guard) => {
+                    channel::run(guard.channel.listen_port.unwrap_or(guard.channel.port), parts, stopped).await.map_err(RunError::from)
+                }
+                None => Ok(()),
+            }
+        }
+    };
+    let watcher = Watcher::new(world.clone(), collected, policies);
+    if config.guard.is_some() {
+        let queue = queue.clone();
+        background.spawn(watcher.clone().watch(move |keys| queue.add(keys, DEBOUNCE)));
+    }
     let lease = ObjectName::new(&config.namespace, &config.lease.name);
     let mut election = Election::new(client.clone(), &lease, identity.clone(), config.lease_duration());
     let lead = async {
@@ -172,12 +203,12 @@ async fn operate(
             timeout: limit,
             account: ObjectName::new(&config.namespace, &config.service_account),
         };
-        let events = Events::new(client.clone(), identity.clone(), metrics.clone());
         let requeue = {
             let queue = queue.clone();
             move |keys| queue.add(keys, DEBOUNCE)
         };
-        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events, writers.clone(), keys.clone(), requeue));
+        let reconciler =
+            Arc::new(Reconciler::new(hands, metrics.clone(), events.clone(), writers.clone(), keys.clone(), watcher.clone(), requeue));
         let mut workers = workers(&queue, &world, &reconciler, &metrics, &stopped);
         let lost = tokio::select! {
             () = election.keep() => true,
@@ -196,7 +227,7 @@ async fn operate(
         Err(RunError::WatchEnded)
     };
     tokio::select! {
-        both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }) } => both.map(drop),
+        both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }, guards) } => both.map(drop),
         ended = ended => ended,
     }
 }
@@ -273,11 +304,13 @@ fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(LAST_RETRY)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn answers(
     world: &SharedWorld,
     queue: &Arc<Queue<Key>>,
     metrics: &Metrics,
     webhook_metrics: &webhook::Metrics,
+    channel_metrics: &channel::Metrics,
     readiness: &webhook::Readiness,
     keys: Option<Keys>,
     token: policies::Token,
@@ -285,6 +318,7 @@ fn answers(
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     webhook_metrics.register(&mut registry);
+    channel_metrics.register(&mut registry);
     let registry = Arc::new(registry);
     let not_ready = {
         let (world, readiness) = (world.clone(), readiness.clone());

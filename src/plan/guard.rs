@@ -76,6 +76,8 @@ fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, d
         format: FORMAT,
         workload: WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: origin.uid.clone() },
         generation: origin.generation,
+        // Whoever hands it out knows the text before: `policy::next_serial`.
+        serial: 0,
         digest,
         mode,
         suspended: false,

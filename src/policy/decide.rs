@@ -262,7 +262,7 @@ fn permit(upstream: Upstream, source: &str) -> Connect {
 }
 
 /// Addresses that no declaration leads to.
-fn never(address: IpAddr) -> bool {
+pub(super) fn never(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.is_loopback() || a.is_unspecified() || a.is_link_local() || a.is_multicast() || a.is_broadcast(),
         IpAddr::V6(a) => a.is_loopback() || a.is_unspecified() || a.is_unicast_link_local() || a.is_multicast(),

@@ -128,7 +128,7 @@ capabilities: {{clients: [{{name: web, namespace: {shop}, podSelector: {{matchLa
         assert_eq!(status["observedGeneration"], workload["metadata"]["generation"]);
         assert!(status["scopeDigest"].is_string());
         let types: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
-        assert_eq!(types, ["Accepted", "Applied", "Ready"], "Reconciling and Stalled are there only while true");
+        assert_eq!(types, ["Accepted", "Applied", "Ready", "Guarded"], "Reconciling and Stalled are there only while true");
     });
 }
 

@@ -31,6 +31,7 @@ fn the_managed_kinds_are_written_by_the_operator_and_config_maps_by_another_acco
     // Everything else that it may change anywhere in the cluster. A line more here is a line to think about.
     let expected: BTreeSet<&str> = [
         "create subjectaccessreviews.authorization.k8s.io",
+        "create tokenreviews.authentication.k8s.io",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
         "patch aiworkloads.remit.dev",
@@ -92,7 +93,8 @@ fn the_operator_has_no_way_round() {
         if ["pods", "namespaces", "nodes"].contains(&rule.resource.split('/').next().unwrap_or_default()) && rule.group.is_empty() {
             assert!(["get", "list", "watch"].contains(&rule.verb.as_str()) && !rule.resource.contains('/'), "{shown}");
         }
-        assert!(!["users", "groups", "tokenreviews"].contains(&rule.resource.as_str()), "{shown}");
+        // (tokenreviews: it learns whose a token is that it was shown; that lets it do nothing.)
+        assert!(!["users", "groups"].contains(&rule.resource.as_str()), "{shown}");
     }
     assert!(cluster_rules().iter().all(|r| r.resource != "secrets"), "no Secret outside of its own namespace");
 }

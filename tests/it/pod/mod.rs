@@ -4,6 +4,8 @@
 
 mod attacks;
 mod changes;
+#[cfg(feature = "operator")]
+mod channel;
 mod connections;
 mod guard_process;
 mod names;
@@ -31,12 +33,16 @@ const DNS: &str = "10.96.0.10";
 const GATEWAY: [&str; 2] = ["10.244.0.1", "2001:db8:10:244::1"];
 const POD: [&str; 2] = ["10.244.0.5", "2001:db8:10:244::5"];
 
+/// Two replicas of the operator.
+pub const OPERATORS: [&str; 2] = ["10.244.9.1", "10.244.9.2"];
+
 /// What the DNS server knows.
 const NAMES: &[(&str, &[&str])] = &[
     ("orders.shop.svc.cluster.local", &[ORDERS]),
     ("help.example.com", &HELP),
     ("rebind.example.com", &[ORDERS]),
     ("external.support.svc.cluster.local", &[EVIL[0]]),
+    ("remit-guards.remit-system.svc.cluster.local", &OPERATORS),
 ];
 
 /// Every address of the world, and its TCP and UDP ports.
@@ -100,7 +106,7 @@ impl World {
         }
         ip(&format!("-n {pod} route add default via {}", GATEWAY[0]));
         ip(&format!("-n {pod} -6 route add default via {}", GATEWAY[1]));
-        let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).filter(|a| !GATEWAY.contains(a));
+        let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).chain(OPERATORS).filter(|a| !GATEWAY.contains(a));
         for address in known {
             // An IPv6 address that others might bear is there only a moment later.
             let (length, alone) = if address.contains(':') { (128, " nodad") } else { (32, "") };
@@ -184,7 +190,7 @@ impl World {
             .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
             .args(user)
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
-            .args(["--trust", &signer().trust().to_string()])
+            .args(["--trust", &signer().trust().to_string(), "--token", &self.path("token")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
