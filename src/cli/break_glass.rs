@@ -46,7 +46,7 @@ fn attempt(args: &BreakGlassArgs, now: Timestamp) -> Result<Outcome, KubectlErro
     let text = serde_json::to_string(&exception).expect("an exception has only string keys");
     cluster.kubectl(&["annotate", "--overwrite", "aiworkload", name, &format!("{BREAK_GLASS_ANNOTATION}={text}")])?;
     let data = format!(
-        "AIWorkload {name}: until {}, ephemeral containers, port-forward, and exec into the guard are let through; the guard refuses what it refused before\n",
+        "AIWorkload {name}: until {}, ephemeral containers and port-forward are let through; the guard refuses what it refused before\n",
         exception.until
     );
     Ok(Outcome { data, messages: hints(name), exit: Exit::Done })

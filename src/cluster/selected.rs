@@ -14,7 +14,7 @@ use super::gather;
 use super::world::World;
 use crate::api;
 use crate::plan::{self, BreakGlass, Contender, Debugging};
-use crate::scope::{Ceilings, ObjectName, Scope, Selector};
+use crate::scope::{Ceilings, Mode, ObjectName, Scope, Selector};
 
 /// The AIWorkloads of one namespace, and the ceilings over it.
 #[derive(Clone, Debug, Default)]
@@ -74,9 +74,11 @@ impl Residents {
         Self { workloads, ceilings }
     }
 
-    /// Whether any may.
-    pub fn any_debugging(&self, now: Timestamp) -> bool {
-        self.workloads.iter().any(|resident| self.debugging(&resident.name, now) == Debugging::Allowed)
+    /// The AIWorkload in Enforce that runs as this account. Not `default`: every pod that names none has that.
+    pub fn runs_as(&self, account: &str) -> Option<&str> {
+        let enforced = self.workloads.iter().filter(|w| w.older.is_none() && !w.fact.is_leaving());
+        let runs = |w: &&Resident| w.fact.scope.as_ref().is_ok_and(|s| s.mode == Mode::Enforce && s.account.name() == account);
+        enforced.filter(|_| account != "default").find(runs).map(|w| w.name.as_str())
     }
 
     /// Whether the pods of this AIWorkload may be debugged now.

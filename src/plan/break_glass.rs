@@ -1,7 +1,7 @@
 //! Break-glass: for a bounded time, with a reason and a name, the pods of one AIWorkload may be debugged.
 //!
-//! It stands in an annotation of the AIWorkload, so it ends by itself whatever happens to the operator. While it lasts, ephemeral containers,
-//! port-forward, and exec and attach into the guard pass admission; the scope and the guard hold as before. In: annotations and the time.
+//! It stands in an annotation of the AIWorkload, so it ends by itself whatever happens to the operator. While it lasts, ephemeral containers
+//! that are no more than the app and port-forward pass admission; the scope and the guard hold as before. In: annotations and the time.
 //! Out: the exception, or why it is none. Who may write it is asked in [`super::review()`].
 
 use std::collections::BTreeMap;

@@ -345,6 +345,21 @@ async fn pods_at_their_creation() {
     }
 }
 
+#[tokio::test]
+async fn the_account_of_an_aiworkload_is_for_its_pods() {
+    let (enforce, observe) = ([bot("Enforce", "")], [bot("Observe", "")]);
+    for (workloads, account, expected) in [
+        (&enforce, "bot", "false spec.serviceAccountName: `bot` is the account of AIWorkload `bot`"),
+        (&enforce, "other", "true  null"),
+        (&observe, "bot", "true  null"),
+    ] {
+        let mut pod = pod_of(json!({"app": "other"}), "x");
+        pod["spec"]["serviceAccountName"] = json!(account);
+        let answer = asks(&judging(workloads, workloads, false, "Allow"), Endpoint::Admit, &about("pods", "CREATE", None, Some(pod))).await;
+        assert!(said(&answer).starts_with(expected), "{account}: {}", said(&answer));
+    }
+}
+
 /// The kubelet runs it already, and nobody may change it.
 #[tokio::test]
 async fn a_mirror_of_a_static_pod_is_refused_unchanged() {
@@ -572,7 +587,9 @@ async fn an_exception_lets_in_until_it_ends() {
     for (hours, allowed) in [(1, true), (-1, false), (9, false)] {
         let mut handler = judging(&until(hours), &until(hours), false, "Allow");
         handler.cluster.pods = vec![serde_json::from_value(guarded.clone()).unwrap()];
-        for (sub, options) in [("exec", json!({"container": "remit-guard"})), ("portforward", json!({})), ("proxy", json!({}))] {
+        for (sub, options, allowed) in
+            [("exec", json!({"container": "remit-guard"}), false), ("portforward", json!({}), allowed), ("proxy", json!({}), allowed)]
+        {
             let mut review = about(&format!("pods/{sub}"), "CONNECT", None, Some(options));
             review["request"]["name"] = json!("bot-1");
             let answer = asks(&handler, Endpoint::Admit, &review).await;

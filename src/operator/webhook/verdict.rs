@@ -55,6 +55,7 @@ impl By<'_> {
             Selected::Nobody => {
                 let mut errors = admit_unscoped(spec);
                 errors.extend(self.unscoped());
+                errors.extend(self.account(spec));
                 return Verdict::Said(refused(prefix, errors));
             }
         };
@@ -128,12 +129,6 @@ impl By<'_> {
         if !init.map(|c| c.name.as_str()).any(is_ours) {
             return Verdict::Said(Answer::default());
         }
-        let selected = self.residents.selected(&labels(&pod.metadata));
-        if let Selected::By(scope) = &selected
-            && self.admission(scope).debugging == Debugging::Allowed
-        {
-            return Verdict::Said(Answer::default());
-        }
         let message = match connection {
             Connection::Container { what, container } => {
                 let named = container.clone().or_else(|| default_container(pod));
@@ -150,7 +145,8 @@ impl By<'_> {
                 "pods/proxy: the API server would reach the pod past the declared clients; use the Service, or a client pod that the AIWorkload declares"
             }
         };
-        Verdict::Said(match selected {
+        Verdict::Said(match self.residents.selected(&labels(&pod.metadata)) {
+            Selected::By(scope) if self.admission(&scope).debugging == Debugging::Allowed => Answer::default(),
             Selected::By(scope) if scope.mode == Mode::Observe => Answer { warnings: vec![observed(&scope, message)], ..Answer::default() },
             _ => Answer { denials: vec![message.to_owned()], ..Answer::default() },
         })
@@ -158,6 +154,16 @@ impl By<'_> {
 
     fn admission<'b>(&'b self, scope: &'b Scope) -> Admission<'b> {
         Admission { scope, settings: self.settings, debugging: self.residents.debugging(&scope.workload.name, self.now) }
+    }
+
+    /// What is bound to the account of an AIWorkload is for its pods.
+    fn account(self, spec: &PodSpec) -> Option<FieldError> {
+        let account = spec.service_account_name.as_deref().or(spec.service_account.as_deref())?;
+        let workload = self.residents.runs_as(account)?;
+        let message = format!(
+            "`{account}` is the account of AIWorkload `{workload}`, which does not select this pod; use another account, or labels that it selects"
+        );
+        Some(error("spec.serviceAccountName", message))
     }
 
     fn unscoped(self) -> Option<FieldError> {
