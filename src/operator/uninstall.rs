@@ -26,7 +26,15 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 2] = ["remit-protect-generated", "remit-keep-enrolled"];
+const POLICIES: [&str; 7] = [
+    "remit-protect-generated",
+    "remit-keep-enrolled",
+    "remit-guarded-pods",
+    "remit-guards",
+    "remit-guard-tokens",
+    "remit-guard-access",
+    "remit-restricted-pods",
+];
 /// Webhook configurations of the chart, beside those that the configuration names.
 const WEBHOOKS: [&str; 2] = ["remit-scope", "remit-recorder"];
 /// Where the recorder keeps what it saw.
