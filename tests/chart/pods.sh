@@ -118,6 +118,8 @@ no-guard        | $none~$own | del($guard)
 not-first       | $none~$own~Pod Security | .spec.initContainers |= [.[1], .[0]]
 behind-another  | $none~$own~Pod Security | .spec.initContainers |= [{name: "x", image: "x", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}}] + .
 in-containers   | $none~$own | .spec.containers += [$guard | del(.restartPolicy)] | del($guard)
+renamed         | $none~$own | $redirect.name = "x"
+renamed-too     | $none~$own | $guard.name = "x"
 guard-image     | must be as Remit injects them | $guard.image = "evil"
 redirect-image  | must be as Remit injects them~Pod Security | $redirect.image = "evil"
 guard-command   | must be as Remit injects them | $guard.command = ["sh"]
@@ -130,17 +132,24 @@ guard-liveness  | must be as Remit injects them | $guard.livenessProbe = {exec: 
 guard-device    | must be as Remit injects them | $guard.volumeDevices = [{name: "d", devicePath: "/dev/d"}] | .spec.volumes += [{name: "d", persistentVolumeClaim: {claimName: "d"}}]
 redirect-args   | remit-redirect must have the arguments~Pod Security | $redirect.args[0] = "run"
 redirect-low    | remit-redirect must have the arguments~Pod Security | $redirect.args[1] = "--uid=1000" | $guard.securityContext.runAsUser = 1000
+redirect-group  | remit-redirect must have the arguments~Pod Security | $redirect.args[2] = "--gid=1000" | $guard.securityContext.runAsGroup = 1000
 redirect-more   | remit-redirect must have the arguments~Pod Security | $redirect.args += ["--x"]
 redirect-mount  | remit-redirect must have the arguments | $redirect.volumeMounts = [{name: "remit-policy", mountPath: "/x"}]
 redirect-stays  | remit-redirect must have the arguments~Pod Security | $redirect.restartPolicy = "Always"
 guard-ends      | must be a sidecar | del($guard.restartPolicy, $guard.startupProbe, $guard.readinessProbe)
 guard-args      | must be a sidecar | $guard.args[0] = "redirect"
+guard-more      | must be a sidecar | $guard.args += ["--x"]
+guard-no-trust  | must be a sidecar | $guard.args[1] = "--x"
 guard-trust     | must be a sidecar | del($guard.args[1])
 guard-startup   | must be a sidecar | $guard.startupProbe = {exec: {command: ["sh"]}}
 guard-ready     | must be a sidecar | $guard.readinessProbe = {exec: {command: ["sh"]}}
 guard-escalates | must have the securityContext~Pod Security | $guard.securityContext.allowPrivilegeEscalation = true
 guard-writes    | must have the securityContext | $guard.securityContext.readOnlyRootFilesystem = false
 guard-label     | must have the securityContext | $guard.securityContext.seLinuxOptions = {level: "s0"}
+guard-keeps     | must have the securityContext~Pod Security | $guard.securityContext.capabilities.drop = ["NET_RAW"]
+guard-proc      | must have the securityContext | $guard.securityContext.procMount = "Default"
+guard-apparmor  | must have the securityContext | $guard.securityContext.appArmorProfile = {type: "RuntimeDefault"}
+guard-windows   | must have the securityContext | $guard.securityContext.windowsOptions = {runAsUserName: "x"}
 guard-localhost | must have the securityContext | $guard.securityContext.seccompProfile = {type: "Localhost", localhostProfile: "x"}
 redirect-writes | must have the securityContext | $redirect.securityContext.readOnlyRootFilesystem = false
 guard-adds      | the capabilities those that Remit | $guard.securityContext.capabilities.add = ["NET_BIND_SERVICE"]
@@ -148,6 +157,8 @@ redirect-adds   | the capabilities those that Remit~Pod Security | $redirect.sec
 other-uid       | must be those that remit-redirect lets pass | $guard.securityContext.runAsUser = 2000000009
 other-gid       | must be those that remit-redirect lets pass | $guard.securityContext.runAsGroup = 2000000009
 redirect-user   | must be those that remit-redirect lets pass | $redirect.securityContext += {runAsUser: 1000, runAsNonRoot: true}
+redirect-in     | must be those that remit-redirect lets pass | $redirect.securityContext.runAsGroup = 1000
+guard-root      | must be those that remit-redirect lets pass~Pod Security | $guard.securityContext.runAsNonRoot = false
 two-mounts      | must mount the volume remit-policy | $guard.volumeMounts += [{name: "e", mountPath: "/x"}] | .spec.volumes += [{name: "e", emptyDir: {}}]
 other-mount     | must mount the volume remit-policy | $guard.volumeMounts[0].name = "e" | .spec.volumes += [{name: "e", emptyDir: {}}]
 other-path      | must mount the volume remit-policy | $guard.volumeMounts[0].mountPath = "/etc/remit"
@@ -280,6 +291,8 @@ other-image   | $refused: every container must drop ALL | $redirect.image += "1"
 command       | $refused: every container must drop ALL | $redirect.command = ["sh"]
 arguments     | $refused: every container must drop ALL | $redirect.args = ["redirect", "--uid=1", "--gid=2000000008"]
 third         | $refused: every container must drop ALL | $redirect.args[2] = "--gid=0"
+more          | $refused: every container must drop ALL | $redirect.args += ["--x"]
+other-word    | $refused: every container must drop ALL | $redirect.args[0] = "run"
 environment   | $refused: every container must drop ALL | $redirect.env = [{name: "A", value: "b"}]
 environments  | $refused: every container must drop ALL | $redirect.envFrom = [{configMapRef: {name: "x"}}]
 lifecycle     | $refused: every container must drop ALL | $redirect.lifecycle = {postStart: {exec: {command: ["sh"]}}} | $redirect.restartPolicy = "Always"
@@ -292,6 +305,8 @@ unconfined    | $refused: the pod or every container must set seccompProfile | $
 not-first     | $refused: every container must drop ALL | .spec.initContainers |= [.[1], .[0]]
 in-containers | $refused: every container must drop ALL | .spec.containers += [$redirect] | del($redirect)
 guard-as-root | $refused: runAsUser must not be 0 | .spec.initContainers[1].securityContext.runAsUser = 0
+pod-as-root   | $refused: the pod or every container must set runAsNonRoot | .spec.securityContext.runAsNonRoot = false | .spec.containers[].securityContext.runAsNonRoot = true
+pod-open      | $refused: the pod or every container must set seccompProfile | .spec.securityContext.seccompProfile.type = "Unconfined" | .spec.containers[].securityContext.seccompProfile.type = "RuntimeDefault"
 app-too       | $refused: every container must drop ALL | .spec.containers[0].securityContext.capabilities.add = ["NET_ADMIN"]
 CASES
 }
