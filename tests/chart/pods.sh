@@ -46,6 +46,7 @@ workloads() {
   workload_of bot '{matchLabels: {app: bot}}'
   workload_of expr '{matchExpressions: [{key: tier, operator: In, values: [gold, silver]}, {key: track, operator: NotIn, values: [canary]}, {key: ai, operator: Exists}, {key: muted, operator: DoesNotExist}]}'
   workload_of both '{matchLabels: {app: both, x: ""}, matchExpressions: [{key: tier, operator: In, values: [gold]}]}'
+  workload_of blank '{matchExpressions: [{key: blank, operator: In, values: ["", x]}]}'
   workload_of observed '{matchLabels: {app: observed}}' Observe
   workload_of loser '{matchLabels: {team: x}}'
   workload_of excess '{matchLabels: {app: excess}}'
@@ -92,6 +93,7 @@ in-absent     | pass  | $l {ai: ""}
 exists-not    | pass  | $l {tier: "gold"}
 is-there      | pass  | $l {tier: "gold", ai: "", muted: ""}
 all-of-both   | $none | $l {app: "both", x: "", tier: "gold"}
+blank         | $none | $l {blank: ""}
 empty-absent  | pass  | $l {app: "both", tier: "gold"}
 half-of-both  | pass  | $l {app: "both", x: "", tier: "silver"}
 observed      | pass  | $l {app: "observed"}
@@ -118,7 +120,7 @@ no-guard        | $none~$own | del($guard)
 not-first       | $none~$own~Pod Security | .spec.initContainers |= [.[1], .[0]]
 behind-another  | $none~$own~Pod Security | .spec.initContainers |= [{name: "x", image: "x", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}}] + .
 in-containers   | $none~$own | .spec.containers += [$guard | del(.restartPolicy)] | del($guard)
-renamed         | $none~$own | $redirect.name = "x"
+renamed         | $none~$own~Pod Security | $redirect.name = "x"
 renamed-too     | $none~$own | $guard.name = "x"
 guard-image     | must be as Remit injects them | $guard.image = "evil"
 redirect-image  | must be as Remit injects them~Pod Security | $redirect.image = "evil"
@@ -164,12 +166,19 @@ other-mount     | must mount the volume remit-policy | $guard.volumeMounts[0].na
 other-path      | must mount the volume remit-policy | $guard.volumeMounts[0].mountPath = "/etc/remit"
 writable        | must mount the volume remit-policy | $guard.volumeMounts[0].readOnly = false
 sub-path        | must mount the volume remit-policy | $guard.volumeMounts[0].subPath = "x"
-no-volume       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | del(.spec.volumes, $guard.volumeMounts)
+sub-path-expr   | must mount the volume remit-policy | $guard.volumeMounts[0].subPathExpr = "x"
+no-volume       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload~must mount the volume | del(.spec.volumes, $guard.volumeMounts)
 other-kind      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | .spec.volumes[0] = {name: "remit-policy", configMap: {name: "remit-bot"}}
 other-policy    | must be the policy of AIWorkload bot | ${source}[0].configMap.name = "remit-evil"
 optional        | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.optional = true
 whole-map       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | del(${source}[0].configMap.items)
 other-key       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items[0].key = "x"
+other-name      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.name = "bot"
+decoy           | must be the policy of AIWorkload bot | .spec.volumes += [.spec.volumes[0] | .name = "v" | del(.projected.sources[1])] | ${source}[0].configMap.name = "remit-evil"
+two-items       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items += [{key: "x", path: "x"}]
+item-path       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items[0].path = "x"
+token-path      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[1].serviceAccountToken.path = "x"
+token-time      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[1].serviceAccountToken.expirationSeconds = 7200
 third-source    | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source} += [{secret: {name: "x"}}]
 api-token       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | del(${source}[1].serviceAccountToken.audience)
 app-mounts      | is the guard.s own; take the mount out | .spec.containers[0].volumeMounts = [{name: "remit-policy", mountPath: "/x"}]
@@ -190,6 +199,13 @@ host-network    | shares neither the node~Pod Security | .spec.hostNetwork = tru
 host-processes  | shares neither the node~Pod Security | .spec.hostPID = true
 host-memory     | shares neither the node~Pod Security | .spec.hostIPC = true
 CASES
+  judge "posing as guarded, not selected" $c "$plain" <<CASES
+by-volume       | $own | .spec.volumes = [{name: "remit-policy", emptyDir: {}}]
+by-name         | $own | .spec.containers[0].name = "remit-guard"
+by-init-name    | $own | .spec.initContainers = [.spec.containers[0] | .name = "remit-redirect"]
+by-user         | are kept for guards | .spec.containers[0].securityContext.runAsUser = 2000000007
+by-token        | tokens for remit.dev/guard are for guards alone | .spec.volumes = [{name: "v", projected: {sources: [{serviceAccountToken: {audience: "remit.dev/guard", path: "t"}}]}}]
+CASES
   judge "guarded, in Observe" $c "$guarded" <<CASES
 observed        | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed"
 its-app-as-was  | pass | .metadata.labels = {app: "observed"} | .spec.shareProcessNamespace = true
@@ -201,6 +217,7 @@ running_pods() {
   local never='never change on a running pod' debug='an ephemeral container would run' leaves='would no longer select the pod' enters='would select the pod, which has no guard'
   local change=(kubectl -n $c patch pod --dry-run=server --type strategic)
   passes "a guarded pod" kubectl -n $c create -f - <<<"$guarded"
+  passes "a guarded pod that no AIWorkload selects any more" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "left", labels: {app: "left"}}' <<<"$guarded")"
   passes "a free pod" kubectl -n $c create -f - <<<"$(jq '.metadata.name = "free"' <<<"$plain")"
   # From before: an older guard, none at all.
   kubectl label namespace $c remit.dev/enrolled- >/dev/null
@@ -227,7 +244,8 @@ running_pods() {
   passes "other labels" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold"}}}'
   passes "the kubelet writes the status" "${change[@]}" bot --subresource=status -p '{"status":{"phase":"Running"}}'
   local container='{"spec":{"ephemeralContainers":[{"name":"d","image":"x","securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}'
-  for pod in bot older bare; do refuses "debugs $pod" "$debug" "${change[@]}" $pod --subresource=ephemeralcontainers -p "$container"; done
+  for pod in bot older bare left; do refuses "debugs $pod" "$debug" "${change[@]}" $pod --subresource=ephemeralcontainers -p "$container"; done
+  refuses "debugs it as a guard's user" 'are kept for guards' "${change[@]}" free --subresource=ephemeralcontainers -p "${container/\"allow/\"runAsUser\":2000000007,\"allow}"
   passes "debugs a free pod" "${change[@]}" free --subresource=ephemeralcontainers -p "$container"
   refuses "debugs it with powers" 'Pod Security restricted: every container must set allowPrivilegeEscalation' "${change[@]}" free --subresource=ephemeralcontainers -p "${container/false/true}"
   local binding='{"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bot", "labels": %s}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n"}}'
