@@ -50,6 +50,7 @@ workloads() {
   workload_of observed '{matchLabels: {app: observed}}' Observe
   workload_of loser '{matchLabels: {team: x}}'
   workload_of excess '{matchLabels: {app: excess}}'
+  workload_of opened '{matchLabels: {app: opened}}' Enforce ', annotations: {remit.dev/break-glass: x}'
   workload_of held '{matchLabels: {app: held}}' Enforce ', finalizers: [remit.dev/deny-until-gone]'
   workload_of released '{matchLabels: {app: released}}' Enforce ', finalizers: [remit.dev/deny-until-gone], annotations: {remit.dev/release: "true"}'
   workload_of foreign '{matchLabels: {app: foreign}}' Enforce ', finalizers: [example.com/x]'
@@ -217,6 +218,7 @@ running_pods() {
   local never='never change on a running pod' debug='an ephemeral container would run' leaves='would no longer select the pod' enters='would select the pod, which has no guard'
   local change=(kubectl -n $c patch pod --dry-run=server --type strategic)
   passes "a guarded pod" kubectl -n $c create -f - <<<"$guarded"
+  passes "a guarded pod with an exception" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "opened", labels: {app: "opened"}} | .spec.volumes[0].projected.sources[0].configMap.name = "remit-opened"' <<<"$guarded")"
   passes "a guarded pod that no AIWorkload selects any more" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "left", labels: {app: "left"}}' <<<"$guarded")"
   passes "a free pod" kubectl -n $c create -f - <<<"$(jq '.metadata.name = "free"' <<<"$plain")"
   # From before: an older guard, none at all.
@@ -244,8 +246,12 @@ running_pods() {
   passes "other labels" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold"}}}'
   passes "the kubelet writes the status" "${change[@]}" bot --subresource=status -p '{"status":{"phase":"Running"}}'
   local container='{"spec":{"ephemeralContainers":[{"name":"d","image":"x","securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}'
-  for pod in bot older bare left; do refuses "debugs $pod" "$debug" "${change[@]}" $pod --subresource=ephemeralcontainers -p "$container"; done
-  refuses "debugs it as a guard's user" 'are kept for guards' "${change[@]}" free --subresource=ephemeralcontainers -p "${container/\"allow/\"runAsUser\":2000000007,\"allow}"
+  for pod in bot older bare; do refuses "debugs $pod" "$debug" "${change[@]}" $pod --subresource=ephemeralcontainers -p "$container"; done
+  refuses "debugs it as a guard's user" 'must not enter the guard, mount its volume' "${change[@]}" free --subresource=ephemeralcontainers -p "${container/\"allow/\"runAsUser\":2000000007,\"allow}"
+  refuses "debugs the guard" 'must not enter the guard' "${change[@]}" left --subresource=ephemeralcontainers -p "${container/\"image/\"targetContainerName\":\"remit-guard\",\"image}"
+  refuses "mounts what the guard has" 'must not enter the guard, mount' "${change[@]}" left --subresource=ephemeralcontainers \
+    -p "${container/\"image/\"volumeMounts\":[{\"name\":\"remit-policy\",\"mountPath\":\"\/x\"}],\"image}"
+  passes "debugs where there is an exception" "${change[@]}" opened --subresource=ephemeralcontainers -p "$container"
   passes "debugs a free pod" "${change[@]}" free --subresource=ephemeralcontainers -p "$container"
   refuses "debugs it with powers" 'Pod Security restricted: every container must set allowPrivilegeEscalation' "${change[@]}" free --subresource=ephemeralcontainers -p "${container/false/true}"
   local binding='{"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bot", "labels": %s}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n"}}'
@@ -254,13 +260,15 @@ running_pods() {
     refuses "binds with labels, $path" "a binding would change the pod's labels" bind '{"app": "x"}' $path
     passes "binds, $path" bind '{"topology.kubernetes.io/zone": "a"}' $path
   done
+  local person=(--as remit-chart-edit)
   for name in remit-redirect remit-guard; do
-    refuses "enters $name" "whoever enters the guard's container" kubectl -n $c exec bot -c $name -- true
-    refuses "attaches to $name" "whoever enters the guard's container" kubectl -n $c attach bot -c $name
+    refuses "enters $name" "whoever enters the guard's container" kubectl "${person[@]}" -n $c exec bot -c $name -- true
+    refuses "attaches to $name" "whoever enters the guard's container" kubectl "${person[@]}" -n $c attach bot -c $name
   done
   # There is no node: this far they get.
-  refuses "enters the app" 'does not have a host assigned' kubectl -n $c exec bot -c app -- true
-  refuses "attaches to the app" 'does not have a host assigned' kubectl -n $c attach bot -c app
+  refuses "enters the app" 'does not have a host assigned' kubectl "${person[@]}" -n $c exec bot -c app -- true
+  refuses "attaches to the app" 'does not have a host assigned' kubectl "${person[@]}" -n $c attach bot -c app
+  refuses "enters the guard with the verb" 'does not have a host assigned' kubectl -n $c exec bot -c remit-guard -- true
   passes "a finalizer goes" kubectl -n $c patch pod bare --type merge -p '{"metadata":{"finalizers":null}}'
   passes "a pod with an older guard goes" kubectl -n $c delete pod older --timeout=30s
 }
@@ -329,7 +337,14 @@ app-too       | $refused: every container must drop ALL | .spec.containers[0].se
 CASES
 }
 
+# As if somebody had deleted their configurations: nobody answers for them here.
+without_webhooks() {
+  kubectl delete mutatingwebhookconfiguration remit-inject --ignore-not-found >/dev/null
+  kubectl delete validatingwebhookconfiguration remit-pods --ignore-not-found >/dev/null
+}
+
 pods() { # HELM
+  without_webhooks
   scratch=$(mktemp -d)
   kubectl create namespace $c >/dev/null
   kubectl label namespace $c remit.dev/enrolled=true >/dev/null
@@ -350,10 +365,12 @@ pods() { # HELM
     kubectl label namespace "$namespace" remit.dev/enrolled- >/dev/null
   done
   passes "Baseline instead" "$1" upgrade remit-chart "$chart" --namespace "$release" --reuse-values --set podSecurity=Baseline
+  without_webhooks
   passes "it is in force" until_true created "$(jq 'del(.spec.securityContext)' <<<"$plain")"
   pod_security baseline
   passes "remit-restricted-pods has no type errors" until_true test "$(kubectl get validatingadmissionpolicy remit-restricted-pods -o json | jq -c '.status.typeChecking')" = '{}'
   passes "or none" "$1" upgrade remit-chart "$chart" --namespace "$release" --reuse-values --set podSecurity=None
+  without_webhooks
   passes "it is gone" until_true created "$host"
   let_go
   passes "a namespace goes with guarded pods in it" kubectl delete namespace $c --timeout=60s
