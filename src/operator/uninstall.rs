@@ -27,7 +27,16 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 3] = ["remit-confine-policies", "remit-protect-generated", "remit-keep-enrolled"];
+const POLICIES: [&str; 8] = [
+    "remit-confine-policies",
+    "remit-protect-generated",
+    "remit-keep-enrolled",
+    "remit-guarded-pods",
+    "remit-guards",
+    "remit-guard-tokens",
+    "remit-guard-access",
+    "remit-restricted-pods",
+];
 /// Webhook configurations of the chart, beside those that the configuration names.
 const WEBHOOKS: [&str; 3] = ["remit-scope", "remit-recorder", "remit-pods"];
 const MUTATING_WEBHOOKS: [&str; 1] = ["remit-inject"];

@@ -187,10 +187,13 @@ mod tests {
         assert!(plan.refusals.iter().all(|r| r.reason == RefusalReason::CeilingExceeded));
     }
 
+    /// What guards keep while nothing is allowed.
+    const TO_OPERATOR: &str = r#"to {"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"remit-system"}},"podSelector":{"matchLabels":{"app.kubernetes.io/component":"operator","app.kubernetes.io/name":"remit"}}} {"port":9445,"protocol":"TCP"}"#;
+
     #[test]
     fn suspended_and_observed_allow_nothing() {
         let suspended = compile(&scope(&format!("{FULL}\nsuspend: true")), None, &fixture::ceilings(&[WIDE]), &facts());
-        assert_eq!(allowed(&suspended), BTreeSet::new());
+        assert_eq!(allowed(&suspended).into_iter().collect::<Vec<_>>(), [TO_OPERATOR]);
         assert_eq!(suspended.objects.len(), compile(&scope(FULL), None, &fixture::ceilings(&[WIDE]), &facts()).objects.len());
         let observed = compile(&scope(&FULL.replace("Enforce", "Observe")), None, &fixture::ceilings(&[WIDE]), &facts());
         let kinds: Vec<Kind> = observed.objects.iter().map(ManagedObject::kind).collect();
@@ -205,12 +208,11 @@ mod tests {
         let nothing = scope("selector: {matchLabels: {app: a}}\nmode: Enforce");
         let plan = compile(&nothing, None, &fixture::ceilings(&[WIDE]), &facts());
         let opened: Vec<String> = allowed(&plan).into_iter().collect();
-        let to_operator = r#"to {"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"remit-system"}},"podSelector":{"matchLabels":{"app.kubernetes.io/component":"operator","app.kubernetes.io/name":"remit"}}} {"port":9445,"protocol":"TCP"}"#;
-        assert!(opened.iter().any(|o| o == to_operator), "{opened:#?}");
+        assert!(opened.iter().any(|o| o == TO_OPERATOR), "{opened:#?}");
         let dns = |o: &&String| o.contains("\"port\":53") && (o.contains("kube-dns") || o.contains("169.254.20.10/32"));
         assert_eq!((opened.len(), opened.iter().filter(dns).count()), (5, 4), "the operator and DNS: {opened:#?}");
         let suspended = scope("selector: {matchLabels: {app: a}}\nmode: Enforce\nsuspend: true");
-        assert_eq!(allowed(&compile(&suspended, None, &fixture::ceilings(&[WIDE]), &facts())), BTreeSet::new());
+        assert_eq!(allowed(&compile(&suspended, None, &fixture::ceilings(&[WIDE]), &unguarded())), BTreeSet::new());
         let kinds = |plan: &Plan| plan.objects.iter().map(ManagedObject::kind).collect::<Vec<_>>();
         assert_eq!(kinds(&plan), [Kind::NetworkPolicy, Kind::ConfigMap, Kind::ServiceAccount]);
         assert_eq!(kinds(&compile(&nothing, None, &fixture::ceilings(&[WIDE]), &unguarded())), [Kind::NetworkPolicy, Kind::ServiceAccount]);

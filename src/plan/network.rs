@@ -33,12 +33,15 @@ pub(super) fn name(workload: &ObjectName) -> String {
 
 /// It has no owner: a foreground deletion of the AIWorkload would remove it before the pods are gone.
 pub(super) fn policy(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> ManagedObject {
-    let mut egress = egress(scope, ceilings, facts, refusals);
+    let mut openings = openings(scope, ceilings, facts, refusals);
     let mut ingress = ingress(scope);
     if scope.suspended {
-        egress.clear();
+        // Guards hear from the operator when it is over.
+        let to_operator = to_operator(facts).map(|(peer, _)| peer);
+        openings.retain(|peer, _| to_operator.as_ref() == Some(peer));
         ingress.clear();
     }
+    let egress = egress(openings, facts);
     ManagedObject::NetworkPolicy(NetworkPolicy {
         metadata: metadata(&scope.workload, None, &scope.workload.namespace, &name(&scope.workload)),
         spec: Some(NetworkPolicySpec {
@@ -74,7 +77,7 @@ enum Peer {
     Outside,
 }
 
-fn egress(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> Vec<NetworkPolicyEgressRule> {
+fn openings(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<Refusal>) -> Openings {
     let mut openings = Openings::new();
     let mut names_are_needed = false;
     let mut refuse = |source: &str, member: &str, reason, message| {
@@ -112,15 +115,24 @@ fn egress(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<
         }
     }
     // The guard looks the operator up, and asks it.
-    if let Some(ChannelFact { service, port }) = &facts.channel {
+    if let Some((peer, port)) = to_operator(facts) {
         names_are_needed = true;
-        let selector = Selector::labels(OPERATOR_LABELS).expect("labels are well-formed");
-        let peer = Peer::Pods { namespace: service.namespace.clone(), selector };
-        openings.entry(peer).or_default().insert((Transport::Tcp, PortTarget::Number(*port)));
+        openings.entry(peer).or_default().insert((Transport::Tcp, PortTarget::Number(port)));
     }
     if names_are_needed {
         open_dns(facts, &mut openings);
     }
+    openings
+}
+
+/// The operator's pods, and the port that guards ask.
+fn to_operator(facts: &Facts) -> Option<(Peer, u16)> {
+    let ChannelFact { service, port } = facts.channel.as_ref()?;
+    let selector = Selector::labels(OPERATOR_LABELS).expect("labels are well-formed");
+    Some((Peer::Pods { namespace: service.namespace.clone(), selector }, *port))
+}
+
+fn egress(openings: Openings, facts: &Facts) -> Vec<NetworkPolicyEgressRule> {
     let outside = facts.own_ranges().outside();
     openings
         .into_iter()

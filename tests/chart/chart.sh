@@ -137,6 +137,7 @@ refused 'level' --set logging.level=verbose
 refused 'namespaceSelector' --set-json 'ceilings=[{"name":"a","spec":{}}]'
 refused 'unscopedPods' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"unscopedPods":"Refuse"}}]'
 refused 'models' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"models":[]}}]'
+refused 'podSecurity' --set podSecurity=restricted
 refused 'maxUnavailable' --set podDisruptionBudget.maxUnavailable=0
 
 # --- values that matter
@@ -185,6 +186,17 @@ for mode in default cert; do
   hides "$mode: nor is the path" ValidatingWebhookConfiguration 'path:' "${with[@]}"
 done
 shows "another namespace is followed" ValidatingAdmissionPolicy 'system:serviceaccount:elsewhere:remit' --namespace elsewhere
+# With Fail, a kind that could be missing would refuse every pod (and nobody sees to a built-in one that was let go of once).
+holds "a policy with parameters is open where their kind is missing" test "$(render | awk -v RS='\n---' '/paramKind:/ && !/failurePolicy: Ignore/' | wc -l)" = 0
+shows "pods must meet restricted" ValidatingAdmissionPolicy 'Pod Security restricted: the pod or every container must set runAsNonRoot'
+hides "or less on request" ValidatingAdmissionPolicy 'Pod Security restricted' --set podSecurity=Baseline
+shows "but something" ValidatingAdmissionPolicy 'Pod Security baseline' --set podSecurity=Baseline
+hides "or nothing" ValidatingAdmissionPolicy 'Pod Security' --set podSecurity=None
+shows "guards have the chart's image" ValidatingAdmissionPolicy "== 'registry.example.com/guard:x'" --set guard.image.repository=registry.example.com/guard,guard.image.tag=x
+for policy in $(render | of_kind /dev/stdin ValidatingAdmissionPolicy | sed -nE 's/^  name: (remit-.*)/\1/p'); do
+  shows "the hook may delete $policy" ClusterRole "validatingadmissionpolicybindings\].*[[ ]$policy[],]"
+  holds "and the operator does" grep -q "\"$policy\"" "$root/src/operator/uninstall.rs"
+done
 shows "ceilings are rendered" ScopeCeiling 'unscopedPods: Allow' "${full[@]}"
 shows "before the release goes, Remit is uninstalled" Job 'helm.sh/hook: pre-delete'
 hides "not on request" Job . "${least[@]}"

@@ -59,6 +59,13 @@ system:serviceaccount:{{ .Release.Namespace }}:remit-uninstall
 ['system:serviceaccount:kube-system:namespace-controller', 'system:serviceaccount:kube-system:generic-garbage-collector', 'system:kube-controller-manager']
 {{- end }}
 
+{{/* Where pods are judged: enrolled namespaces, without those that must come up whatever happens. */}}
+{{- define "remit.enrolledNamespaces" -}}
+matchLabels: {remit.dev/enrolled: "true"}
+matchExpressions:
+  - {key: kubernetes.io/metadata.name, operator: NotIn, values: [kube-system, {{ .Release.Namespace }}]}
+{{- end }}
+
 {{/* Security contexts of every pod here: the Pod Security level "restricted". */}}
 {{- define "remit.podSecurityContext" -}}
 runAsNonRoot: true

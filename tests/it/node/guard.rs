@@ -322,6 +322,17 @@ fn the_operator_is_away() {
     let replicas = |n: &str| {
         cluster.kubectl(&["scale", "deployment", "-n", "remit-system", "remit-operator", &format!("--replicas={n}")]);
     };
+    /// Other tests need it, also if this one fails.
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            let scale = ["scale", "deployment", "-n", "remit-system", "remit-operator", "--replicas=1"];
+            _ = super::cluster().run("kubectl", &scale);
+            let wait = ["rollout", "status", "-n", "remit-system", "deployment/remit-operator", "--timeout=120s"];
+            _ = super::cluster().run("kubectl", &wait);
+        }
+    }
+    let _back = Back;
     replicas("0");
     cluster.kubectl(&["wait", "-n", "remit-system", "pod", "-l", "app.kubernetes.io/component=operator", "--for=delete", "--timeout=60s"]);
     cluster.ok("cluster.sh", &["counts", "reset"]);
