@@ -218,6 +218,27 @@ mod tests {
         assert_eq!(kinds(&compile(&nothing, None, &fixture::ceilings(&[WIDE]), &unguarded())), [Kind::NetworkPolicy, Kind::ServiceAccount]);
     }
 
+    /// Whoever may write EndpointSlices beside a declared Service leads its callers nowhere that the scope does not name.
+    #[test]
+    fn a_service_that_a_slice_leads_out_of_the_cluster_is_refused() {
+        let spec = "selector: {matchLabels: {app: a}}\nmode: Enforce\ndataSources: [{name: s, class: Internal, type: Service, access: ReadWrite, service: {name: cache, port: 6379, protocol: TCP}}]";
+        let cache = ObjectName::new("support", "cache");
+        for (address, refused) in
+            [("203.0.113.11", true), ("2001:db8:ffff::11", true), ("::ffff:203.0.113.11", true), ("10.244.0.9", false)]
+        {
+            let mut facts = facts();
+            let address = address.parse().unwrap();
+            facts.endpoints.insert(
+                cache.clone(),
+                vec![crate::plan::EndpointFact { address, port_name: String::new(), port: 443, transport: crate::plan::Transport::Tcp }],
+            );
+            let plan = compile(&scope(spec), None, &fixture::ceilings(&[WIDE]), &facts);
+            assert_eq!(plan.refusals.iter().any(|r| r.reason == RefusalReason::AddressNotAllowed), refused, "{address}");
+            let text = yaml(&plan.objects);
+            assert_eq!(text.contains("\"name\": \"cache\""), !refused, "{address}: {text}");
+        }
+    }
+
     #[test]
     fn a_selector_too_large_for_a_policy_is_refused() {
         let service = |labels: usize| {

@@ -109,6 +109,9 @@ fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceiling
     if external_name.is_some() {
         return None;
     }
+    if !selector.is_empty() && network::led_outside(service, facts).is_some() {
+        return None;
+    }
     let mut all = BTreeSet::from([port]);
     if let PortTarget::Number(number) = fact.target {
         all.insert(number);

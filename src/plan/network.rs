@@ -149,6 +149,13 @@ fn egress(openings: Openings, facts: &Facts) -> Vec<NetworkPolicyEgressRule> {
         .collect()
 }
 
+/// Where a hand-written slice leads a Service out of the cluster. The address that clients call is the Service's own, so neither the guard nor the
+/// policy, where it opens the outside for a host, would see it.
+pub(super) fn led_outside(service: &ObjectName, facts: &Facts) -> Option<std::net::IpAddr> {
+    let own = facts.own_ranges();
+    facts.endpoints.get(service)?.iter().map(|endpoint| endpoint.address.to_canonical()).find(|address| own.is_outside(*address))
+}
+
 fn open_service(
     scope: &Scope,
     service: &ObjectName,
@@ -181,6 +188,15 @@ fn open_service(
         ));
     }
     if !selector.is_empty() {
+        if let Some(address) = led_outside(service, facts) {
+            return Err((
+                RefusalReason::AddressNotAllowed,
+                format!(
+                    "Service {service} selects pods, and an EndpointSlice that somebody wrote leads it to {address}, outside of the cluster: with a declared host, that would be let through; delete the slice (kubectl get endpointslices -n {} -l kubernetes.io/service-name={})",
+                    service.namespace, service.name
+                ),
+            ));
+        }
         let selector = Selector::labels(selector.clone())
             .map_err(|e| (RefusalReason::NotFound, format!("Service {service} has a selector that matches no pod: {e}")))?;
         let peer = Peer::Pods { namespace: service.namespace.clone(), selector };
