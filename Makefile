@@ -30,6 +30,9 @@ demo-image: ## the demo's image as target/images/demo.tar, to be pushed for CLUS
 demo-down: ## clear away what the demo made
 	@scripts/demo-down.sh
 
+test-attacks: ## the attack suite alone, on the embedded cluster: one line for each row of the list of threats
+	@scripts/test-attacks.sh
+
 bench: ## the benchmark tables, on the API tier
 	@scripts/bench.sh
 

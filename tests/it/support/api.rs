@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use hyper::Request;
 use kube::client::Body;
@@ -176,8 +177,21 @@ impl Api {
         Self::of(config)
     }
 
-    /// Any request. `content` is the media type of the body.
+    /// Any request. `content` is the media type of the body. An API server that is (re)making the storage of a changed definition says so with
+    /// 429, and every client waits for it.
     pub async fn request(&self, method: &str, path: &str, content: Option<&str>, body: Option<&Value>) -> Result<Value, Refused> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.request_once(method, path, content, body).await {
+                Err(refused) if refused.code == 429 && refused.message.contains("initializing") && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn request_once(&self, method: &str, path: &str, content: Option<&str>, body: Option<&Value>) -> Result<Value, Refused> {
         let bytes = body.map(|b| serde_json::to_vec(b).expect("JSON")).unwrap_or_default();
         let request = Request::builder()
             .method(method)
