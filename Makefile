@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean
+.PHONY: help check test test-attacks fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
