@@ -37,8 +37,9 @@ generate: ## write the files made from the code: CRDs, the chart's copy, referen
 	REMIT_GENERATE=1 cargo test --quiet --no-default-features --features cli --test it -- generated:: examples_render
 	scripts/fuzz.sh seeds
 
-images: ## the operator's image as target/images/operator.tar, name remit.test/operator:dev (PROFILE=release, IMAGE=name:tag)
-	@scripts/images.sh
+images: ## the images as target/images/{operator,guard}.tar, names remit.test/{operator,guard}:dev (PROFILE=release, OPERATOR_IMAGE=name:tag, GUARD_IMAGE=name:tag)
+	@IMAGE=$(OPERATOR_IMAGE) scripts/images.sh operator
+	@IMAGE=$(GUARD_IMAGE) scripts/images.sh guard
 
 deny: ## licences, sources and banned crates of the dependencies
 	@scripts/deny.sh

@@ -12,7 +12,7 @@ missing() { # WHAT HOW
 }
 
 # Modules of tests/it that need no cluster. The chart's need Helm.
-pure=(layers:: generated:: cli::)
+pure=(layers:: generated:: channel:: cli::)
 if [ -n "${HELM:-}" ] || [ -x target/cluster/bin/helm ] || command -v helm >/dev/null; then
   pure+=(chart::)
 else

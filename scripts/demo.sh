@@ -6,7 +6,7 @@
 # (scripts/demo-down.sh clears it); running it again starts the story afresh.
 #
 #   CLUSTER=embedded|kind|current   which cluster (see tests/cluster/select.sh)
-#   REMIT_IMAGE, DEMO_IMAGE         images to use instead of the freshly built ones (needed with CLUSTER=current; make images, make demo-image)
+#   REMIT_IMAGE, GUARD_IMAGE, DEMO_IMAGE  images to use instead of the freshly built ones (needed with CLUSTER=current; make images, make demo-image)
 #   NO_COLOR=1                      no colours
 #
 # On a cluster which is not the embedded one there is no harmless outside world to attack: those parts are left out,
@@ -38,6 +38,7 @@ declare_the_scope
 chapter "4. With Remit: the same work, the same attack"
 the_bot_still_works
 the_attack_is_cut_off
+the_guard_says_why
 
 chapter "5. Who could take it away again?"
 a_colleague_edits

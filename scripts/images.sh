@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make images: an image as an OCI archive, from a static binary and nothing else; no Docker, no daemon, no root.
+# An image (make images: both) as an OCI archive, from a static binary and nothing else; no Docker, no daemon, no root.
 #
 #   scripts/images.sh [operator|guard]   default: the operator, into target/images/operator.tar
 #

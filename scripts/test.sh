@@ -88,10 +88,11 @@ step "API tier" tests "without a node" --skip node:: --skip pod::
 
 if [ "$node" = 1 ]; then
   step "guard in a pod of its own" tests "in network namespaces" pod::
-  step "image" scripts/images.sh
+  step "image of the operator" scripts/images.sh operator
+  step "image of the guard" scripts/images.sh guard
   step "test cluster: its policy engine" engine_tests
   step "node tier: up" bring_up cluster
-  step "image into the node" tests/cluster/cluster.sh load target/images/operator.tar
+  step "images into the node" tests/cluster/cluster.sh load target/images/operator.tar target/images/guard.tar
   step "node tier" tests "on a node" node::
   step "demo" demo
 fi

@@ -10,8 +10,8 @@ const MAX_CALLS: usize = 12;
 
 pub fn serve() -> Result<(), String> {
     let orders = setting("ORDERS", "orders.shop.svc:5432");
-    let help = setting("HELP_URL", "http://help.example.com:443/articles/returns");
-    let help = Url::parse(&help).ok_or_else(|| format!("HELP_URL: {help} is not an http:// URL"))?;
+    let help = setting("HELP_URL", "https://help.example.com/articles/returns");
+    let help = Url::parse(&help).ok_or_else(|| format!("HELP_URL: {help} is no URL"))?;
     net::serve_http("the support bot", 8080, move |request| match request {
         Request { method, path, body } if method == "POST" && path == "/ask" => {
             Response { status: 200, body: converse(body, &orders, &help) }

@@ -16,6 +16,7 @@ mod model;
 mod net;
 mod reach;
 mod shop;
+mod tls;
 
 use std::process::ExitCode;
 

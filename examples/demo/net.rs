@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAdd
 use std::thread;
 use std::time::Duration;
 
+use crate::tls;
+
 /// How long a connection may take to come about. A policy drops packets, so this is how long "cut off" takes to notice.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a peer may be silent.
@@ -14,18 +16,38 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_BODY: u64 = 64 * 1024;
 
-/// An `http://` URL. Others are not spoken here.
+/// An `http://` or `https://` URL. Others are not spoken here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    pub scheme: Scheme,
     /// A name or an address (IPv6 without brackets).
     pub host: String,
     pub port: u16,
     pub path: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 impl Url {
     pub fn parse(text: &str) -> Option<Self> {
-        let rest = text.strip_prefix("http://")?;
+        let (scheme, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (Scheme::Http, rest),
+            (None, Some(rest)) => (Scheme::Https, rest),
+            (None, None) => return None,
+        };
         let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
         let (host, port) = match authority.strip_prefix('[') {
             Some(bracketed) => {
@@ -34,15 +56,20 @@ impl Url {
             }
             None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
         };
-        let port = port.map_or(Ok(80), str::parse).ok()?;
-        (!host.is_empty()).then(|| Self { host: host.to_owned(), port, path: path.to_owned() })
+        let usual = match scheme {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        };
+        let port = port.map_or(Ok(usual), str::parse).ok()?;
+        (!host.is_empty()).then(|| Self { scheme, host: host.to_owned(), port, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, path } = self;
-        if host.contains(':') { write!(f, "http://[{host}]:{port}{path}") } else { write!(f, "http://{host}:{port}{path}") }
+        let Self { scheme, host, port, path } = self;
+        let scheme = scheme.name();
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}{path}") } else { write!(f, "{scheme}://{host}:{port}{path}") }
     }
 }
 
@@ -53,6 +80,8 @@ pub enum Failure {
     CutOff,
     /// The other side, or something on the way, said no.
     Refused,
+    /// The connection was taken, and broken off before anything came back.
+    BrokenOff,
     NoSuchName,
     /// It was reached, and answered something else than HTTP, or nothing.
     NotHttp,
@@ -64,6 +93,7 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::CutOff,
             io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::ConnectionReset => Self::BrokenOff,
             _ => Self::Other(error.to_string()),
         }
     }
@@ -74,6 +104,7 @@ impl fmt::Display for Failure {
         match self {
             Self::CutOff => f.write_str("no answer in time"),
             Self::Refused => f.write_str("connection refused"),
+            Self::BrokenOff => f.write_str("connection broken off"),
             Self::NoSuchName => f.write_str("the name does not resolve"),
             Self::NotHttp => f.write_str("connected; it does not speak HTTP"),
             Self::Other(why) => f.write_str(why),
@@ -97,6 +128,10 @@ pub fn family(address: IpAddr) -> &'static str {
 }
 
 // === asking ===
+
+/// What is written to and read from.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|_| Failure::NoSuchName)?.collect();
@@ -136,13 +171,32 @@ pub fn ask_one(method: &str, url: &Url, body: &str, silence: Duration) -> Result
 }
 
 fn exchange(address: SocketAddr, method: &str, url: &Url, body: &str, silence: Duration) -> Result<Response, Failure> {
-    let mut stream = connect(address, silence)?;
+    let mut tcp = connect(address, silence)?;
+    let mut secure = match url.scheme {
+        Scheme::Http => None,
+        Scheme::Https => Some(tls::client(&url.host)?),
+    };
+    let mut within = secure.as_mut().map(|secure| rustls::Stream::new(secure, &mut tcp));
+    let mut plain;
+    let stream: &mut dyn Stream = match &mut within {
+        Some(within) => within,
+        None => {
+            plain = &tcp;
+            &mut plain
+        }
+    };
     let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
     let head = format!("{method} {} HTTP/1.1\r\nHost: {host}:{}\r\nContent-Length: {}", url.path, url.port, body.len());
-    // An error from here on comes after the connection: what has been read by then decides.
-    _ = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
+    // An error from here on comes after the connection: what has been read by then decides. With nothing read, a reset is a refusal: a
+    // guard takes every connection, and breaks off those that it does not let through.
+    let sent = stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
     let mut answer = Vec::new();
-    _ = stream.take(MAX_BODY).read_to_end(&mut answer);
+    let got = stream.take(MAX_BODY).read_to_end(&mut answer).map(drop);
+    if let (true, Err(error)) = (answer.is_empty(), sent.and(got))
+        && matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    {
+        return Err(Failure::BrokenOff);
+    }
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(Failure::NotHttp)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());

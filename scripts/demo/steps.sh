@@ -4,6 +4,7 @@
 
 namespaces=(shop finance web support)
 operator_image=${REMIT_IMAGE:-remit.test/operator:dev}
+guard_image=${GUARD_IMAGE:-remit.test/guard:dev}
 demo_image=${DEMO_IMAGE:-remit.test/demo:dev}
 
 # ---- set-up
@@ -32,12 +33,18 @@ bring_up_cluster() {
 }
 
 build_images() {
-  local make_them="\`make images IMAGE=name:tag\` and \`make demo-image IMAGE=name:tag\` write them to target/images, to be pushed."
+  local make_them="\`make images OPERATOR_IMAGE=name:tag GUARD_IMAGE=name:tag\` and \`make demo-image IMAGE=name:tag\` write them to target/images, to be pushed."
   if [ -z "${REMIT_IMAGE:-}" ]; then
-    [ "$CLUSTER" != current ] || die "CLUSTER=current: set REMIT_IMAGE and DEMO_IMAGE to images which its nodes can pull; $make_them"
+    [ "$CLUSTER" != current ] || die "CLUSTER=current: set REMIT_IMAGE, GUARD_IMAGE and DEMO_IMAGE to images which its nodes can pull; $make_them"
     tell "Building the operator and its image ..."
-    make --no-print-directory images
+    scripts/images.sh operator
     quietly tests/cluster/select.sh load target/images/operator.tar
+  fi
+  if [ -z "${GUARD_IMAGE:-}" ]; then
+    [ "$CLUSTER" != current ] || die "CLUSTER=current: set GUARD_IMAGE as well; $make_them"
+    tell "Building the guard and its image ..."
+    scripts/images.sh guard
+    quietly tests/cluster/select.sh load target/images/guard.tar
   fi
   if [ -z "${DEMO_IMAGE:-}" ]; then
     [ "$CLUSTER" != current ] || die "CLUSTER=current: set DEMO_IMAGE as well; $make_them"
@@ -148,7 +155,7 @@ reach_targets() {
     [[ $address == *:* ]] || targets+=("node's kubelet=http://$address:10250/")
   done
   if [ -n "$outside" ]; then
-    targets+=("help centre=http://help.example.com:443/" "outside=http://evil.example.net:80/" "metadata=http://169.254.169.254/" "metadata=http://[fd00:ec2::254]/")
+    targets+=("help centre=https://help.example.com/" "elsewhere, 443=https://evil.example.net/" "outside=http://evil.example.net:80/" "metadata=http://169.254.169.254/" "metadata=http://[fd00:ec2::254]/")
   fi
 }
 bracketed() { if [[ $1 == *:* ]]; then echo "[$1]"; else echo "$1"; fi; }
@@ -166,6 +173,7 @@ install_remit() {
     # The tag is always the same: a new image of that name needs new pods.
     helm_install+=(--set-string "podAnnotations.built=$(sha256sum target/images/operator.tar | cut -c1-12)")
   fi
+  [ -z "${GUARD_IMAGE:-}" ] || helm_install+=(--set "guard.image.repository=${GUARD_IMAGE%:*},guard.image.tag=${GUARD_IMAGE##*:}")
   tell "Remit is installed with Helm. The values also say the most that Remit itself may hand out on the Kubernetes API, and where: it could not grant more if it wanted to."
   run kubectl apply -f scripts/demo/remit-system.yaml
   run helm "${helm_install[@]}" || die "The chart could not be installed."
@@ -186,9 +194,12 @@ declare_the_scope() {
   run kubectl -n support get networkpolicies,serviceaccounts,roles,rolebindings -l app.kubernetes.io/managed-by=remit
   expect "there is a NetworkPolicy for the bot" kubectl -n support get networkpolicy remit-support-bot
   expect "there is a ServiceAccount for the bot" kubectl -n support get serviceaccount support-bot
-  tell "The bot's pods take that account, which has no rights and no token (Remit never edits pods: this is the team's step):"
-  run kubectl -n support set serviceaccount deployment/support-bot support-bot
+  tell "Pods that ran before have no guard beside them (Remit never edits a running pod; until it is made anew the network layer alone holds it). The team makes them anew:"
+  run kubectl -n support rollout restart deployment/support-bot
   quietly kubectl -n support rollout status deployment/support-bot --timeout=120s
+  run kubectl -n support get pods -l app=support-bot -o 'custom-columns=POD:.metadata.name,INIT:.spec.initContainers[*].name,APP:.spec.containers[*].name,ACCOUNT:.spec.serviceAccountName,READY:.status.initContainerStatuses[*].ready'
+  expect "the new pod has its guard" has "remit-redirect,remit-guard"
+  expect "the API server gives every new pod of the bot its account" has " support-bot "
 }
 
 # ---- 4
@@ -201,6 +212,12 @@ the_bot_still_works() {
     ask "How do I return a kettle?"
     expect "with Remit the bot still reads the help centre" has "reached  IPv4 203.0.113.10: 200"
   fi
+}
+
+the_guard_says_why() {
+  tell "Why? The guard wrote it down, with the lines that would declare what was refused, if it were wanted:"
+  run sh -c 'kubectl -n support logs deploy/support-bot -c remit-guard | grep "\"event\":\"denied\"" | tail -n 2'
+  expect "the guard says what it refused and why" has "name_not_declared"
 }
 
 the_attack_is_cut_off() {
@@ -241,8 +258,8 @@ something_arrived() {
   return 1
 }
 
-# Lines "name|address|verdict" of a table of `demo reach`.
-rows() { awk -F '   *' 'NF >= 4 { print $1 "|" $2 "|" $4 }' "$1"; }
+# Lines "name|address|verdict|family" of a table of `demo reach`; no family: the name did not resolve, so there is no address.
+rows() { awk -F '   *' 'NF >= 4 { print $1 "|" $2 "|" $4 "|" $3 }' "$1"; }
 is_declared() { [[ $1 == orders || $1 == "help centre" ]]; }
 
 before_and_after() {
@@ -252,8 +269,9 @@ before_and_after() {
   done
 }
 join_rows() {
-  awk -F '|' 'NR == FNR { was[$1 "|" $2] = $3; next } { print $1 "|" $2 "|" (($1 "|" $2) in was ? was[$1 "|" $2] : "?") "|" $3 }' \
-    <(rows target/demo/before) <(rows target/demo/after)
+  awk -F '|' 'NR == FNR { if ($4 == "-") unknown[$1] = $3; else now[$1 "|" $2] = $3; next }
+    { key = $1 "|" $2; print key "|" $3 "|" (key in now ? now[key] : $1 in unknown ? unknown[$1] : "?") }' \
+    <(rows target/demo/after) <(rows target/demo/before)
 }
 declared_reached() {
   local name address before after seen=0
@@ -364,15 +382,8 @@ answers() { kubectl -n web exec deploy/shop-front -- /demo ask "Where is my orde
 # ---- the end
 
 the_limits() {
-  if [ -n "$outside" ]; then
-    tell "The network layer opens ports, not hosts: since port 443 of help.example.com is declared, the bot also reaches port 443 of any other public address:"
-    run kubectl -n support exec deploy/support-bot -- /demo call http://evil.example.net:443/ || true
-    tell "Do not declare a host where that matters."
-  else
-    tell "The network layer opens ports, not hosts: since port 443 of help.example.com is declared, the bot also reaches port 443 of any other public address. Do not declare a host where that matters."
-  fi
-  tell "NetworkPolicies only ever add up: a colleague with the role \`edit\` may put one of her own beside Remit's, and so widen what the bot reaches. Remit neither undoes nor reports that yet; connections that are open when a scope is narrowed go on."
-  tell "What the bot says to its customers is not judged either, nor what it asks of the orders database, nor the names it looks up. And whoever is root on the node, or administrator of the cluster, stands above all of this; what they change in the generated objects is undone and reported, no more. The whole list: docs/limits.md."
+  tell "The guard tells hosts apart by the name in TLS, and sees no further: what the bot reads and writes at the help centre, what it asks of the orders database and what it says to its customers is not judged. A pod without a guard (older than its AIWorkload) is held by the network layer alone, which opens ports, not hosts."
+  tell "NetworkPolicies only ever add up: a colleague with the role \`edit\` may put one of her own beside Remit's. The guard still refuses what is not declared; Remit neither undoes nor reports her policy yet. And whoever is root on the node, or administrator of the cluster, stands above all of this; what they change in the generated objects is undone and reported, no more. The whole list: docs/limits.md."
 }
 
 the_end() {

@@ -66,6 +66,8 @@ pub enum UnscopedPods {
     /// They reach nothing and nobody reaches them.
     #[default]
     Isolate,
+    /// They are refused, and so are the templates of their owners; those that run are isolated.
+    Deny,
 }
 
 /// Hosts that may be declared.

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 pub const ACCEPTED: &str = "Accepted";
 pub const APPLIED: &str = "Applied";
 pub const READY: &str = "Ready";
+/// A guard enforces the scope of every pod that it governs. Absent where the operator has no guards.
+pub const GUARDED: &str = "Guarded";
 /// Present only while true (kstatus).
 pub const RECONCILING: &str = "Reconciling";
 /// Present only while true (kstatus): nothing moves until somebody changes something.

@@ -34,6 +34,12 @@ pub const RELEASE_ANNOTATION: &str = "remit.dev/release";
 /// The verb that setting pods free needs on `aiworkloads.remit.dev`.
 pub const RELEASE_VERB: &str = "release";
 
+/// Annotation which lets the pods of an AIWorkload be debugged for a bounded time (JSON: `until`, `by`, `reason`). Setting it needs the verb
+/// `break-glass`.
+pub const BREAK_GLASS_ANNOTATION: &str = "remit.dev/break-glass";
+/// The verb that an exception for debugging needs on `aiworkloads.remit.dev`.
+pub const BREAK_GLASS_VERB: &str = "break-glass";
+
 /// All custom resource definitions, in the order in which they are shipped.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![AIWorkload::crd(), ScopeCeiling::crd()]

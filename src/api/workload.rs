@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", description = "Observe or Enforce"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True when every object of the plan is in place (Observe: the plan is computed)"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why Ready is as it is"),
+    printcolumn(name = "Guarded", type_ = "string", json_path = ".status.pods.summary", description = "Governed pods whose guard enforces the current policy, of all"),
     printcolumn(name = "Purpose", type_ = "string", json_path = ".spec.purpose", priority = 1, description = "What the service is for"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since creation"),
     validation = Rule::new("self.metadata.name.size() <= 52 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name: use at most 52 lower-case letters, digits and dashes (generated objects carry it as a label)"),
@@ -336,8 +337,29 @@ pub struct AIWorkloadStatus {
     /// Digest of the scope as it is held, after ceilings. Equal digests mean equal scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope_digest: Option<String>,
-    /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Reconciling and Stalled as kstatus reads them.
+    /// The pods that it governs, and their guards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodsStatus>,
+    /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Guarded: a guard enforces the scope of every governed pod. Reconciling and Stalled as kstatus reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The pods that an AIWorkload governs, and their guards.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PodsStatus {
+    /// Pods that it selects, and that run or will.
+    #[serde(default)]
+    pub matched: i32,
+    /// Those whose guard was heard of within the last minute and enforces a policy.
+    #[serde(default)]
+    pub guarded: i32,
+    /// Those whose guard enforces another policy than the current one.
+    #[serde(default)]
+    pub stale: i32,
+    /// How many guards enforce the current policy, of how many pods: for people.
+    #[serde(default)]
+    pub summary: String,
 }

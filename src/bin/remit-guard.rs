@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use remit::guard::{Options, redirect, run};
-use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE};
+use remit::guard::{Authority, Options, redirect, run};
+use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE, TOKEN_FILE};
+use remit::policy::signed::Trust;
 
 /// Least privilege for AI services on Kubernetes: the guard.
 #[derive(Parser)]
@@ -32,6 +33,15 @@ enum Command {
         /// The policy.
         #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(POLICY_FILE))]
         policy: PathBuf,
+        /// The key that policies must be signed with, and that the operator proves to hold, as the operator prints it.
+        #[arg(long, value_name = "KEY", required_unless_present = "unsigned", conflicts_with = "unsigned")]
+        trust: Option<Trust>,
+        /// Take the policy of the file as it is (outside of a cluster).
+        #[arg(long)]
+        unsigned: bool,
+        /// The token by which the operator knows this pod; in the directory of the policy.
+        #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(TOKEN_FILE))]
+        token: PathBuf,
         /// Where the pod's search list stands.
         #[arg(long, default_value = "/etc/resolv.conf")]
         resolv_conf: PathBuf,
@@ -45,8 +55,9 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, resolv_conf, drain_seconds } => {
-            let options = Options { policy, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
+        Command::Run { policy, trust, unsigned: _, token, resolv_conf, drain_seconds } => {
+            let authority = trust.map_or(Authority::File, Authority::Signed);
+            let options = Options { policy, authority, token, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
         }

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn candidates_table() {
-        assert_eq!(complete(&[""]), ["render", "version", "completion", ":4"]);
+        assert_eq!(complete(&[""]), ["render", "explain", "break-glass", "version", "completion", ":4"]);
         assert_eq!(complete(&["re"]), ["render", ":4"]);
         assert_eq!(complete(&["completion", ""]), ["bash", "zsh", "fish", ":4"]);
         assert_eq!(complete(&["render", "-f", ""]), [":0"]);

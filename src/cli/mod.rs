@@ -1,10 +1,13 @@
-//! `kubectl remit`: what Remit would do, without a cluster.
+//! `kubectl remit`: what Remit would do, what it did and why.
 //!
 //! Data go to stdout, everything else to stderr. Each command is a function from what was typed to what is said and an [`Exit`]; only [`main`]
 //! touches the process. What a broken pipe cuts off was not wanted: it is success.
 
+mod break_glass;
 mod completion;
 mod documents;
+mod explain;
+mod kubectl;
 mod render;
 mod schema;
 mod world;
@@ -16,10 +19,13 @@ use std::process::{ExitCode, Termination};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use k8s_openapi::jiff::Timestamp;
 
+use break_glass::BreakGlassArgs;
+use explain::ExplainArgs;
 use render::RenderArgs;
 
-/// Show what Remit makes of an AIWorkload, and complete the command line. Needs no cluster.
+/// Show what Remit makes of an AIWorkload, and why a guard refused something.
 #[derive(Parser)]
 #[command(name = "kubectl-remit", bin_name = "kubectl remit", version, max_term_width = 100, arg_required_else_help = true)]
 struct Cli {
@@ -39,7 +45,13 @@ enum Command {
     ///
     /// Exit code: 0 everything declared is in the output, 1 something was refused (it is said on stderr; the rest is in the output),
     /// 2 the input could not be used.
-    Render(RenderArgs),
+    Render(Box<RenderArgs>),
+    /// Say what the guards of an AIWorkload make of a destination, or why one refused a request.
+    ///
+    /// Exit code: 0 it is let through (or the request was found), 1 it is refused, 2 it could not be found out.
+    Explain(ExplainArgs),
+    /// Let the pods of an AIWorkload be debugged for a bounded time. Needs the verb `break-glass` on it, and is recorded.
+    BreakGlass(BreakGlassArgs),
     /// Print the version of this program.
     Version,
     /// Print a completion script for `kubectl-remit`. For `kubectl remit`, see docs/kubectl-remit.md.
@@ -132,6 +144,8 @@ pub fn main() -> Exit {
     };
     let outcome = match cli.command {
         Command::Render(args) => render::render(&args, &mut io::stdin().lock()),
+        Command::Explain(args) => explain::explain(&args),
+        Command::BreakGlass(args) => break_glass::break_glass(&args, Timestamp::now()),
         Command::Version => Outcome { data: format!("kubectl-remit {}\n", env!("CARGO_PKG_VERSION")), messages: vec![], exit: Exit::Done },
         Command::Completion { shell } => Outcome { data: script(shell), messages: vec![], exit: Exit::Done },
     };

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::world::{Settings, World, in_spec};
 use super::{Exit, Message, Outcome, documents};
-use crate::plan::{self, Contender, ManagedObject, Refusal, RefusalReason};
-use crate::scope::{Mode, ObjectName, Scope, Selector, parse_block};
+use crate::plan::{self, ChannelFact, Contender, ManagedObject, Refusal, RefusalReason};
+use crate::policy::pod::{CHANNEL_PORT, CHANNEL_SERVICE};
+use crate::scope::{DomainName, Mode, ObjectName, Scope, Selector, parse_block};
 
 /// What was typed.
 #[derive(Args, Clone, Debug)]
@@ -41,6 +42,12 @@ pub(super) struct RenderArgs {
     /// DNS server that is no pod, such as NodeLocal DNSCache. May be repeated.
     #[arg(long = "dns-address", value_name = "IP")]
     dns_addresses: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    domain: DomainName,
+    /// Where the operator is installed: guards ask it for their policy.
+    #[arg(long, value_name = "NAMESPACE", default_value = "remit-system")]
+    operator_namespace: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,7 +62,18 @@ enum Format {
 const COLLECT: &str = "`kubectl get namespaces,nodes,services,endpointslices,servicecidrs,scopeceilings,aiworkloads -A -o yaml > facts/cluster.yaml` collects what --facts reads";
 
 pub(super) fn render(args: &RenderArgs, stdin: &mut dyn Read) -> Outcome {
-    let RenderArgs { filenames, output, facts, namespace, pod_ranges, service_ranges, other_ranges, dns_addresses } = args;
+    let RenderArgs {
+        filenames,
+        output,
+        facts,
+        namespace,
+        pod_ranges,
+        service_ranges,
+        other_ranges,
+        dns_addresses,
+        domain,
+        operator_namespace,
+    } = args;
     let mut read = |paths: &[PathBuf]| {
         let (mut documents, mut errors) = (vec![], vec![]);
         for path in paths {
@@ -74,6 +92,8 @@ pub(super) fn render(args: &RenderArgs, stdin: &mut dyn Read) -> Outcome {
         service_ranges: service_ranges.clone(),
         other_ranges: other_ranges.clone(),
         dns_addresses: dns_addresses.clone(),
+        domain: domain.clone(),
+        channel: ChannelFact { service: ObjectName::new(operator_namespace, CHANNEL_SERVICE), port: CHANNEL_PORT },
     };
     let mut world = World::new(given, facts, &settings);
     errors.append(&mut world.errors);
@@ -146,7 +166,7 @@ fn compile(world: &World) -> Rendered {
             }
             let scope = Scope { mode: Mode::Enforce, ..workload.scope.clone() };
             let plan::Plan { scope, digest, objects: planned, refusals } =
-                plan::compile(&scope, workload.uid.as_deref(), &ceilings, &world.facts);
+                plan::compile(&scope, workload.origin.as_ref(), &ceilings, &world.facts);
             messages.push(Message::Detail(format!("AIWorkload {name}: scope digest {digest}, {} objects", planned.len())));
             objects.extend(planned);
             for Refusal { reason, path, message } in refusals {

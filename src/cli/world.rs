@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use super::documents::{Document, Place};
 use super::schema;
 use crate::api::{self, AIWorkload, ScopeCeiling};
-use crate::plan::{self, DnsFact, Facts, FieldError, PortTarget, Transport, project};
-use crate::scope::{Ceiling, Ceilings, ObjectName, Scope, Selector};
+use crate::plan::{self, ChannelFact, DnsFact, Facts, FieldError, Origin, PortTarget, Transport, project};
+use crate::scope::{Ceiling, Ceilings, DomainName, ObjectName, Scope, Selector};
 
 /// The label which every Namespace bears with its own name, whoever wrote the file.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -36,7 +36,8 @@ pub(super) struct World {
 /// An AIWorkload that was read.
 pub(super) struct Workload {
     pub scope: Scope,
-    pub uid: Option<String>,
+    /// None: it was never applied.
+    pub origin: Option<Origin>,
     /// Seconds; what was never applied is younger than everything that was.
     pub created: i64,
     /// It was given with `-f`, not only as a fact.
@@ -44,7 +45,7 @@ pub(super) struct Workload {
 }
 
 /// What stands in no file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// Where objects lie that name no namespace.
     pub namespace: Option<String>,
@@ -52,6 +53,8 @@ pub(super) struct Settings {
     pub service_ranges: Vec<IpNet>,
     pub other_ranges: Vec<IpNet>,
     pub dns_addresses: Vec<IpAddr>,
+    pub domain: DomainName,
+    pub channel: ChannelFact,
 }
 
 impl World {
@@ -185,8 +188,9 @@ impl World {
         // What is about to be applied keeps the age and the identity of what it replaces.
         let stored: ObjectMeta = replaced.and_then(|d| serde_json::from_value(d.value["metadata"].clone()).ok()).unwrap_or_default();
         let created = workload.metadata.creation_timestamp.or(stored.creation_timestamp).map_or(i64::MAX, |time| time.0.as_second());
-        let uid = workload.metadata.uid.or(stored.uid);
-        self.workloads.insert(key.name.clone(), Workload { scope, uid, created, given });
+        let generation = workload.metadata.generation.or(stored.generation).unwrap_or_default();
+        let origin = workload.metadata.uid.or(stored.uid).map(|uid| Origin { uid, generation });
+        self.workloads.insert(key.name.clone(), Workload { scope, origin, created, given });
     }
 
     /// A stored AIWorkload that is invalid governs nothing, and is no error of what was given.
@@ -225,12 +229,16 @@ impl World {
     }
 
     fn finish(&mut self, settings: &Settings) {
-        let Settings { namespace: _, pod_ranges, service_ranges, other_ranges, dns_addresses } = settings;
+        let Settings { namespace: _, pod_ranges, service_ranges, other_ranges, dns_addresses, domain, channel } = settings;
         let facts = &mut self.facts;
         facts.ranges.pods.extend(pod_ranges);
         facts.ranges.services.extend(service_ranges);
         facts.ranges.others.extend(other_ranges);
         facts.dns_addresses.extend(dns_addresses);
+        facts.domain = domain.clone();
+        facts.channel = Some(channel.clone());
+        let (namespace, name) = project::API_SERVICE;
+        facts.api_service = facts.services.get(&ObjectName::new(namespace, name)).map(project::api_service).unwrap_or_default();
         if facts.dns.is_empty() {
             facts.dns.push(usual_dns());
         }

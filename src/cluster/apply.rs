@@ -75,9 +75,9 @@ impl FailureReason {
 }
 
 /// Whether objects of a kind take permission away rather than give it.
-fn denies(kind: Kind) -> bool {
+pub fn denies(kind: Kind) -> bool {
     match kind {
-        Kind::NetworkPolicy => true,
+        Kind::NetworkPolicy | Kind::ConfigMap => true,
         Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => false,
     }
 }
@@ -114,7 +114,7 @@ pub async fn apply(
         }
     }
     if denied {
-        for kind in [Kind::ServiceAccount, Kind::NetworkPolicy] {
+        for kind in [Kind::ServiceAccount, Kind::ConfigMap, Kind::NetworkPolicy] {
             prune::remove(hands, &stale, kind, &mut report).await;
         }
     }

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, PartialObjectMeta};
 
 use super::table::Projection;
 use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
-use crate::plan::{self, EndpointFact, FieldError, ManagedObject, ServiceFact};
-use crate::scope::{Ceiling, ObjectName, Scope, Selector};
+use crate::plan::{self, EndpointFact, FieldError, ManagedObject, Origin, ServiceFact};
+use crate::scope::{Ceiling, Mode, ObjectName, Scope, Selector, Unscoped};
 
 /// Field manager of everything generated.
 pub const FIELD_MANAGER: &str = "remit";
@@ -58,6 +58,13 @@ pub struct NamespaceFact {
     pub terminating: bool,
 }
 
+/// A pod that runs or will.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodFact {
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+}
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFact {
     pub pods: Vec<IpNet>,
@@ -75,10 +82,26 @@ pub struct SliceFact {
 pub struct RangeFact(pub Vec<IpNet>);
 
 impl WorkloadFact {
+    pub fn origin(&self) -> Origin {
+        let ObjectMeta { uid, generation, .. } = &self.object.metadata;
+        Origin { uid: uid.clone().unwrap_or_default(), generation: generation.unwrap_or_default() }
+    }
+
     /// It is being deleted, and nothing of ours waits for its pods: whatever keeps it is somebody else's.
     pub fn is_leaving(&self) -> bool {
         let ObjectMeta { deletion_timestamp, finalizers, .. } = &self.object.metadata;
         deletion_timestamp.is_some() && !finalizers.iter().flatten().any(|f| f == FINALIZER)
+    }
+
+    /// Its seniority and selector, by which it is found who governs. None: it keeps nobody from governing.
+    pub fn contends(&self) -> Option<(i64, &Selector)> {
+        let created = self.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
+        let mode = match self.object.spec.mode {
+            api::Mode::Observe => Mode::Observe,
+            api::Mode::Enforce => Mode::Enforce,
+        };
+        let selector = self.selector.as_ref().filter(|_| !self.is_leaving())?;
+        Some((plan::seniority(mode, created), selector))
     }
 }
 
@@ -115,7 +138,7 @@ macro_rules! plain {
         }
     )*};
 }
-plain!(CeilingFact, NamespaceFact, NodeFact, SliceFact, RangeFact, ServiceFact);
+plain!(CeilingFact, NamespaceFact, NodeFact, PodFact, SliceFact, RangeFact, ServiceFact);
 
 /// Resource versions are numbers that grow; anything else counts as 0, which orders nothing.
 fn version(meta: &ObjectMeta) -> u64 {
@@ -137,9 +160,10 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
     let fact = match read {
         Ok(spec) => known_workload(AIWorkload { metadata, spec, status }),
         Err(error) => {
+            let selector: Option<api::LabelSelector> = serde_json::from_value(data["spec"]["selector"].clone()).ok();
             let spec = AIWorkloadSpec {
                 purpose: None,
-                selector: api::LabelSelector::default(),
+                selector: selector.clone().unwrap_or_default(),
                 mode: if data["spec"]["mode"] == "Observe" { api::Mode::Observe } else { api::Mode::Enforce },
                 identity: None,
                 data_sources: Vec::new(),
@@ -147,7 +171,8 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
                 suspend: data["spec"]["suspend"] == true,
             };
             let errors = vec![FieldError { path: "spec".to_owned(), message: format!("cannot be read by this version: {error}") }];
-            WorkloadFact { object: AIWorkload { metadata, spec, status }, scope: Err(errors), selector: None, services: BTreeSet::new() }
+            let bare = known_workload(AIWorkload { metadata, spec, status });
+            WorkloadFact { scope: Err(errors), selector: bare.selector.filter(|_| selector.is_some()), ..bare }
         }
     };
     (key, fact)
@@ -175,9 +200,9 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let DynamicObject { types: _, metadata, data } = object;
     let name = metadata.name.clone().unwrap_or_default();
     let read: Result<ScopeCeilingSpec, _> = serde_json::from_value(data.get("spec").cloned().unwrap_or_default());
-    let nothing = |isolate| Ceiling {
+    let nothing = |unscoped| Ceiling {
         name: name.clone(),
-        isolate_unscoped: isolate,
+        unscoped,
         hosts: Vec::new(),
         services: Vec::new(),
         kubernetes: Vec::new(),
@@ -186,9 +211,14 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let spec = match read {
         Ok(spec) => spec,
         Err(error) => {
+            let unscoped = match data["spec"]["unscopedPods"].as_str() {
+                Some("Allow") => Unscoped::Allow,
+                Some("Deny") => Unscoped::Deny,
+                _ => Unscoped::Isolate,
+            };
             let fact = CeilingFact {
                 namespaces: None,
-                ceiling: nothing(data["spec"]["unscopedPods"] != "Allow"),
+                ceiling: nothing(unscoped),
                 errors: vec![format!("spec: cannot be read by this version: {error}")],
             };
             return (name, fact);
@@ -197,10 +227,10 @@ pub fn ceiling(object: DynamicObject) -> (String, CeilingFact) {
     let fact = match plan::ceiling(&ScopeCeiling { metadata: metadata.clone(), spec: spec.clone() }) {
         Ok((namespaces, ceiling)) => CeilingFact { namespaces: Some(namespaces), ceiling, errors: Vec::new() },
         Err(errors) => {
-            let isolate = spec.unscoped_pods == api::UnscopedPods::Isolate;
+            let unscoped = plan::unscoped(spec.unscoped_pods);
             let bare = ScopeCeilingSpec { hosts: Vec::new(), services: Vec::new(), kubernetes: Vec::new(), classes: Vec::new(), ..spec };
             let namespaces = plan::ceiling(&ScopeCeiling { metadata, spec: bare }).ok().map(|(namespaces, _)| namespaces);
-            CeilingFact { namespaces, ceiling: nothing(isolate), errors: errors.iter().map(ToString::to_string).collect() }
+            CeilingFact { namespaces, ceiling: nothing(unscoped), errors: errors.iter().map(ToString::to_string).collect() }
         }
     };
     (name, fact)
@@ -215,6 +245,13 @@ pub fn namespace(object: Namespace) -> (String, NamespaceFact) {
         terminating: meta.deletion_timestamp.is_some(),
     };
     (meta.name.unwrap_or_default(), fact)
+}
+
+/// A Pod, of which the metadata are enough.
+pub fn pod(object: PartialObjectMeta<Pod>) -> (ObjectName, PodFact) {
+    let key = name(&object.metadata);
+    let ObjectMeta { uid, labels, .. } = object.metadata;
+    (key, PodFact { uid: uid.unwrap_or_default(), labels: labels.unwrap_or_default() })
 }
 
 /// A Node.
@@ -269,7 +306,7 @@ mod tests {
     #[test]
     fn an_invalid_ceiling_allows_nothing() {
         let (_, unreadable) = ceiling(dynamic(json!({"metadata": {"name": "c"}, "spec": {"classes": ["Odd"]}})));
-        assert_eq!((unreadable.namespaces, unreadable.ceiling.isolate_unscoped), (None, true));
+        assert_eq!((unreadable.namespaces, unreadable.ceiling.unscoped), (None, Unscoped::Isolate));
         let (_, invalid) = ceiling(dynamic(json!({"metadata": {"name": "c"}, "spec": {
             "namespaceSelector": {"matchLabels": {"team": "x"}}, "unscopedPods": "Allow", "classes": ["Public"],
             "hosts": [{"name": "ok", "host": "api.example.com", "ports": [443]}],

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -39,9 +39,28 @@ pub type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Told of each write that the API server accepted: kind and verb.
 pub type Count = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
 
+/// Two accounts. What an account may write anywhere it may hand out anywhere: the operator's own must not write ConfigMaps everywhere.
+#[derive(Clone)]
+pub struct Clients {
+    pub own: Client,
+    /// Of the account that writes the guards' policies and does nothing else.
+    pub policies: Client,
+}
+
+impl Clients {
+    /// Who reads and writes objects of this kind.
+    pub fn of(&self, kind: Kind) -> &Client {
+        let Self { own, policies } = self;
+        match kind {
+            Kind::ConfigMap => policies,
+            Kind::NetworkPolicy | Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => own,
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Hands {
-    pub client: Client,
+    pub clients: Clients,
     pub world: SharedWorld,
     pub gate: Gate,
     pub count: Count,
@@ -125,8 +144,12 @@ impl Hands {
         Ok(answer)
     }
 
-    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, namespace: &str) -> Api<K> {
-        Api::namespaced(self.client.clone(), namespace)
+    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self, key: &ObjectKey) -> Api<K> {
+        Api::namespaced(self.clients.of(key.kind).clone(), &key.object.namespace)
+    }
+
+    fn workloads(&self, namespace: &str) -> Api<AIWorkload> {
+        Api::namespaced(self.clients.own.clone(), namespace)
     }
 
     fn seen(&self, key: &ObjectKey, object: ManagedObject) -> Live {
@@ -137,12 +160,13 @@ impl Hands {
 
     /// What lies there, whoever made it.
     pub async fn get(&self, key: &ObjectKey) -> Answer<Option<Live>> {
-        let ObjectName { namespace, name } = &key.object;
+        let name = &key.object.name;
         let found = match key.kind {
-            Kind::NetworkPolicy => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::NetworkPolicy),
-            Kind::ServiceAccount => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::ServiceAccount),
-            Kind::Role => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::Role),
-            Kind::RoleBinding => self.within(self.api(namespace).get_opt(name)).await?.map(ManagedObject::RoleBinding),
+            Kind::NetworkPolicy => self.within(self.api(key).get_opt(name)).await?.map(ManagedObject::NetworkPolicy),
+            Kind::ConfigMap => self.within(self.api(key).get_opt(name)).await?.map(ManagedObject::ConfigMap),
+            Kind::ServiceAccount => self.within(self.api(key).get_opt(name)).await?.map(ManagedObject::ServiceAccount),
+            Kind::Role => self.within(self.api(key).get_opt(name)).await?.map(ManagedObject::Role),
+            Kind::RoleBinding => self.within(self.api(key).get_opt(name)).await?.map(ManagedObject::RoleBinding),
         };
         Ok(found.map(facts::live))
     }
@@ -153,12 +177,13 @@ impl Hands {
         where
             K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
         {
-            let (api, parameters) = (hands.api::<K>(&key.object.namespace), PatchParams::apply(FIELD_MANAGER).force());
+            let (api, parameters) = (hands.api::<K>(key), PatchParams::apply(FIELD_MANAGER).force());
             hands.write(key.kind.as_str(), "apply", api.patch(&key.object.name, &parameters, &Patch::Apply(object))).await
         }
         let key = object.key();
         let answer = match object {
             ManagedObject::NetworkPolicy(o) => ManagedObject::NetworkPolicy(send::<NetworkPolicy>(self, &key, o).await?),
+            ManagedObject::ConfigMap(o) => ManagedObject::ConfigMap(send::<ConfigMap>(self, &key, o).await?),
             ManagedObject::ServiceAccount(o) => ManagedObject::ServiceAccount(send::<ServiceAccount>(self, &key, o).await?),
             ManagedObject::Role(o) => ManagedObject::Role(send::<Role>(self, &key, o).await?),
             ManagedObject::RoleBinding(o) => ManagedObject::RoleBinding(send::<RoleBinding>(self, &key, o).await?),
@@ -173,12 +198,13 @@ impl Hands {
             K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
         {
             let parameters = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) };
-            let api = hands.api::<K>(&key.object.namespace);
+            let api = hands.api::<K>(key);
             hands.write(key.kind.as_str(), "update", api.replace(&key.object.name, &parameters, object)).await
         }
         let key = object.key();
         let answer = match object {
             ManagedObject::NetworkPolicy(o) => ManagedObject::NetworkPolicy(send::<NetworkPolicy>(self, &key, o).await?),
+            ManagedObject::ConfigMap(o) => ManagedObject::ConfigMap(send::<ConfigMap>(self, &key, o).await?),
             ManagedObject::ServiceAccount(o) => ManagedObject::ServiceAccount(send::<ServiceAccount>(self, &key, o).await?),
             ManagedObject::Role(o) => ManagedObject::Role(send::<Role>(self, &key, o).await?),
             ManagedObject::RoleBinding(o) => ManagedObject::RoleBinding(send::<RoleBinding>(self, &key, o).await?),
@@ -194,11 +220,12 @@ impl Hands {
         where
             K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
         {
-            let api = hands.api::<K>(&key.object.namespace);
+            let api = hands.api::<K>(key);
             hands.write(key.kind.as_str(), "delete", api.delete(&key.object.name, parameters)).await.map(drop)
         }
         let deleted = match key.kind {
             Kind::NetworkPolicy => send::<NetworkPolicy>(self, key, &parameters).await,
+            Kind::ConfigMap => send::<ConfigMap>(self, key, &parameters).await,
             Kind::ServiceAccount => send::<ServiceAccount>(self, key, &parameters).await,
             Kind::Role => send::<Role>(self, key, &parameters).await,
             Kind::RoleBinding => send::<RoleBinding>(self, key, &parameters).await,
@@ -217,7 +244,7 @@ impl Hands {
         // A selector that cannot be said matches who knows what.
         let Ok(selector) = Selector::try_from(selector.clone()) else { return Ok(true) };
         let parameters = ListParams::default().labels_from(&selector).fields("status.phase!=Succeeded,status.phase!=Failed").limit(1);
-        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.client.clone(), namespace);
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(self.clients.own.clone(), namespace);
         match self.within(pods.list(&parameters)).await {
             Ok(pods) => Ok(!pods.items.is_empty()),
             // A selector that the API server cannot read matches nothing there.
@@ -231,7 +258,7 @@ impl Hands {
         let name = facts::name(&workload.metadata);
         let patch = json!({"metadata": {"resourceVersion": workload.metadata.resource_version, "finalizers": finalizers}});
         let parameters = PatchParams { field_manager: Some(FINALIZER_MANAGER.to_owned()), ..PatchParams::default() };
-        let api = self.api::<AIWorkload>(&name.namespace);
+        let api = self.workloads(&name.namespace);
         let answer = self.write("AIWorkload", "patch", api.patch(&name.name, &parameters, &Patch::Merge(&patch))).await?;
         Ok(self.world.write().put_workload(name, facts::known_workload(answer)))
     }
@@ -245,7 +272,7 @@ impl Hands {
             "metadata": {"name": name.name, "namespace": name.namespace, "uid": workload.metadata.uid},
             "status": status,
         });
-        let api = self.api::<AIWorkload>(&name.namespace);
+        let api = self.workloads(&name.namespace);
         let parameters = PatchParams::apply(STATUS_MANAGER).force();
         let answer = self.write("AIWorkloadStatus", "apply", api.patch_status(&name.name, &parameters, &Patch::Apply(&patch))).await?;
         Ok(self.world.write().put_workload(name, facts::known_workload(answer)))

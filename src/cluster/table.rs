@@ -65,6 +65,11 @@ impl<K: Ord + Clone, V: Projection> Table<K, V> {
         self.entries.iter()
     }
 
+    /// From this key on.
+    pub fn starting_at(&self, key: K) -> impl Iterator<Item = (&K, &Arc<V>)> {
+        self.entries.range(key..)
+    }
+
     /// Take in a watch event.
     pub fn handle(&mut self, event: Event<(K, V)>) -> Vec<Change<K, V>> {
         match event {

@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{NetworkPolicy, ServiceCIDR};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::facts::{self, RangeFact, SliceFact};
+use super::hands::Clients;
 use super::world::{Key, SharedWorld, World};
 use crate::api::{self, AIWorkload, ScopeCeiling};
 use crate::plan::{Kind, ManagedObject, project};
@@ -34,7 +35,8 @@ const TIMEOUT: u32 = 60;
 pub type Notify = Arc<dyn Fn(BTreeSet<Key>) + Send + Sync>;
 
 /// All watches, each a future that never ends by itself.
-pub fn watches(client: &Client, world: &SharedWorld, notify: &Notify) -> Vec<BoxFuture<'static, ()>> {
+pub fn watches(clients: &Clients, world: &SharedWorld, notify: &Notify) -> Vec<BoxFuture<'static, ()>> {
+    let client = &clients.own;
     let config = || watcher::Config::default().timeout(TIMEOUT);
     // Anybody's objects, of any size: few at once.
     let few = || config().page_size(20);
@@ -47,9 +49,19 @@ pub fn watches(client: &Client, world: &SharedWorld, notify: &Notify) -> Vec<Box
         follow(world, notify, dynamic::<AIWorkload>(client), config(), facts::workload, World::on_workload),
         follow(world, notify, dynamic::<ScopeCeiling>(client), config(), facts::ceiling, World::on_ceiling),
     ];
+    if world.read().settings.channel.is_some() {
+        // Their guards are asked after; where there are none, nobody asks.
+        let alive = config().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let pods = Api::<PartialObjectMeta<Pod>>::all(client.clone());
+        all.push(follow(world, notify, pods, alive, facts::pod, World::on_pod));
+    } else {
+        world.write().pods.absent();
+    }
     for kind in Kind::ALL {
+        let client = clients.of(kind);
         all.push(match kind {
             Kind::NetworkPolicy => managed(client, world, notify, kind, ManagedObject::NetworkPolicy as fn(NetworkPolicy) -> _),
+            Kind::ConfigMap => managed(client, world, notify, kind, ManagedObject::ConfigMap as fn(ConfigMap) -> _),
             Kind::ServiceAccount => managed(client, world, notify, kind, ManagedObject::ServiceAccount as fn(ServiceAccount) -> _),
             Kind::Role => managed(client, world, notify, kind, ManagedObject::Role as fn(Role) -> _),
             Kind::RoleBinding => managed(client, world, notify, kind, ManagedObject::RoleBinding as fn(RoleBinding) -> _),

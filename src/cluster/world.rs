@@ -8,12 +8,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ipnet::IpNet;
 use kube::runtime::watcher::Event;
+use tokio::sync::watch;
 
 use super::conflicts::Conflicts;
-use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, RangeFact, SliceFact, WorkloadFact};
+use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, PodFact, RangeFact, SliceFact, WorkloadFact};
 use super::table::{Change, Table};
 use crate::api;
-use crate::plan::{ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
+use crate::plan::{ChannelFact, ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
 use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// Something to reconcile.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub dns_services: Vec<ObjectName>,
     pub dns_addresses: Vec<IpAddr>,
     pub domain: DomainName,
+    /// None: there are no guards.
+    pub channel: Option<ChannelFact>,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +48,12 @@ pub struct World {
     pub service_cidrs: Table<String, RangeFact>,
     pub workloads: Table<ObjectName, WorkloadFact>,
     pub ceilings: Table<String, CeilingFact>,
+    /// Those that run or will. Their guards ask which AIWorkload governs them; plans rest on selectors, and do not change with them.
+    pub pods: Table<ObjectName, PodFact>,
     /// One cache for each of the managed kinds.
     pub objects: BTreeMap<crate::plan::Kind, Table<ObjectName, Live>>,
+    /// Ticks when a policy of guards may be another.
+    policies: watch::Sender<u64>,
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
     objects_of: BTreeMap<ObjectName, BTreeSet<ObjectKey>>,
     conflicts: BTreeMap<String, Conflicts>,
@@ -85,6 +92,7 @@ impl World {
             && self.service_cidrs.is_ready()
             && self.workloads.is_ready()
             && self.ceilings.is_ready()
+            && self.pods.is_ready()
             && self.objects.values().all(Table::is_ready)
     }
 
@@ -112,6 +120,27 @@ impl World {
     /// The workload that governs in its place (see [`crate::plan::governing`]).
     pub fn older(&self, workload: &ObjectName) -> Option<&str> {
         self.conflicts.get(&workload.namespace)?.older(&workload.name)
+    }
+
+    /// The workload that governs pods with these labels, enrolled or not.
+    pub fn governing(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&ObjectName> {
+        let governs = |name: &ObjectName, fact: &WorkloadFact| {
+            name.namespace == namespace
+                && !fact.is_leaving()
+                && fact.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+                && self.older(name).is_none()
+        };
+        self.workloads.iter().find(|(name, fact)| governs(name, fact)).map(|(name, _)| name)
+    }
+
+    /// The pods of a namespace that run or will.
+    pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a ObjectName, &'a Arc<PodFact>)> {
+        self.pods.starting_at(ObjectName::new(namespace, "")).take_while(move |(name, _)| name.namespace == namespace)
+    }
+
+    /// Ticks when a policy of guards may be another.
+    pub fn policies(&self) -> watch::Receiver<u64> {
+        self.policies.subscribe()
     }
 
     pub fn ranges(&self) -> &ClusterRanges {
@@ -160,6 +189,11 @@ impl World {
         if self.service_cidrs.handle(event).is_empty() { BTreeSet::new() } else { self.measure() }
     }
 
+    pub fn on_pod(&mut self, event: Event<(ObjectName, PodFact)>) -> BTreeSet<Key> {
+        self.pods.handle(event);
+        BTreeSet::new()
+    }
+
     pub fn on_ceiling(&mut self, event: Event<(String, CeilingFact)>) -> BTreeSet<Key> {
         if self.ceilings.handle(event).is_empty() { BTreeSet::new() } else { self.all_keys() }
     }
@@ -193,15 +227,7 @@ impl World {
     fn workloads_changed(&mut self, changes: impl IntoIterator<Item = Change<ObjectName, WorkloadFact>>) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
         for Change { key, old: _, new } in changes {
-            // One that goes and holds nothing keeps nobody from governing.
-            let contender = new.filter(|new| !new.is_leaving()).and_then(|new| {
-                let created = new.object.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
-                let mode = match new.object.spec.mode {
-                    crate::api::Mode::Observe => crate::scope::Mode::Observe,
-                    crate::api::Mode::Enforce => crate::scope::Mode::Enforce,
-                };
-                Some((crate::plan::seniority(mode, created), new.selector.clone()?))
-            });
+            let contender = new.as_ref().and_then(|new| new.contends()).map(|(seniority, selector)| (seniority, selector.clone()));
             let conflicts = self.conflicts.entry(key.namespace.clone()).or_default();
             let others = conflicts.set(&key.name, contender);
             if conflicts.is_empty() {
@@ -219,6 +245,9 @@ impl World {
         let mut keys = BTreeSet::new();
         for Change { key, old, new } in changes {
             let object = ObjectKey { kind, object: key };
+            if kind == crate::plan::Kind::ConfigMap {
+                self.policies.send_modify(|count| *count = count.wrapping_add(1));
+            }
             // Whatever labels it bears: a workload's would lead away from the isolation that it is.
             if kind == crate::plan::Kind::NetworkPolicy && object.object.name == UNSCOPED_POLICY {
                 keys.insert(Key::Namespace(object.object.namespace.clone()));
@@ -256,7 +285,8 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _ } = &self.settings;
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } =
+            &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {

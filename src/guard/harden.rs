@@ -240,6 +240,7 @@ const CALLS: &[i64] = &[
     libc::SYS_read,
     libc::SYS_statx,
     libc::SYS_write,
+    libc::SYS_writev, // TLS
     // Waiting and time.
     libc::SYS_clock_gettime, // where the kernel does not answer it without a call
     libc::SYS_epoll_ctl,

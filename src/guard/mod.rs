@@ -1,12 +1,14 @@
 //! The guard: a sidecar through which everything that leaves a pod must go. Nothing injects it into pods yet.
 //!
-//! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy. `dns` answers declared
+//! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy, which
+//! comes from a file and over `channel`. `dns` answers declared
 //! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`
 //! writes down what was refused, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
 //! and connections are bounded.
 //!
 //! Promise: nothing is reached without a [`crate::policy::Permit`]; without a valid policy nothing is permitted.
 
+pub mod channel;
 mod dns;
 mod harden;
 mod health;
@@ -22,13 +24,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::sync::watch;
 
 use crate::policy::GuardPolicy;
 
+pub use keeper::Authority;
 pub use record::Records;
 
 /// The policy that holds now. None: none was valid yet.
@@ -39,6 +42,10 @@ pub type Held = watch::Receiver<Option<Arc<GuardPolicy>>>;
 pub struct Options {
     /// The file with the policy.
     pub policy: PathBuf,
+    /// Whose policies count; a key is also that of the operator who is asked for newer ones.
+    pub authority: Authority,
+    /// The file with the token by which the operator knows this pod, beside the policy.
+    pub token: PathBuf,
     /// Where the pod's search list stands.
     pub resolv_conf: PathBuf,
     /// How long open connections may go on after the guard was told to end (the app has ended by then).
@@ -53,26 +60,38 @@ pub enum GuardError {
     Listen { at: SocketAddr, source: io::Error },
     #[error("signals: {0}")]
     Signals(io::Error),
+    #[error("the control channel: {0}")]
+    Channel(#[from] channel::ChannelError),
 }
 
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
-    let Options { policy, resolv_conf, drain } = options;
+    let Options { policy, authority, token, resolv_conf, drain } = options;
     let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
     let records = Arc::new(Records::stdout());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
-    let (keep, held) = watch::channel(None);
+    let client = match &authority {
+        Authority::Signed(trust) => Some(channel::Client::new(trust.public_key())?),
+        // Nobody could be believed.
+        Authority::File => None,
+    };
+    let keeper = Arc::new(keeper::Keeper::new(authority, records.clone()));
+    let held = keeper.held();
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
-    let tcp = tcp::Server::listen(held.clone(), resolver, records.clone(), hardening.connections()).await?;
+    let tcp = tcp::Server::listen(held.clone(), resolver.clone(), records.clone(), hardening.connections()).await?;
     hardening.confine(&policy, &records)?;
     let counter = tokio::spawn({
         let records = records.clone();
         async move { records.count().await }
     });
-    let keeper = tokio::spawn(keeper::keep(policy, keep, records));
+    let channel = client.map(|client| {
+        let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, started: Instant::now() };
+        tokio::spawn(Arc::new(speaker).speak())
+    });
+    let file = tokio::spawn(async move { keeper.follow(policy).await });
     let health = tokio::spawn(health::serve(health, held));
     let dns = tokio::spawn(dns.serve());
     let open = tcp.open();
@@ -80,7 +99,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     terminate.recv().await;
     tcp.abort();
     open.drained(drain).await;
-    for part in [keeper, health, dns, counter] {
+    for part in [file, health, dns, counter].into_iter().chain(channel) {
         part.abort();
     }
     Ok(())

@@ -18,6 +18,7 @@ const MOST_A_SECOND: u32 = 25;
 pub struct Records {
     to: Mutex<Box<dyn Write + Send>>,
     paces: Mutex<BTreeMap<(Reason, Kind), Pace>>,
+    totals: Mutex<BTreeMap<Reason, u64>>,
     count: AtomicU64,
     seed: u64,
 }
@@ -60,12 +61,19 @@ impl Records {
 
     pub fn to(writer: Box<dyn Write + Send>) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        Self { to: Mutex::new(writer), paces: Mutex::default(), count: AtomicU64::new(0), seed: RandomState::new().hash_one(0u8) }
+        Self {
+            to: Mutex::new(writer),
+            paces: Mutex::default(),
+            totals: Mutex::default(),
+            count: AtomicU64::new(0),
+            seed: RandomState::new().hash_one(0u8),
+        }
     }
 
     /// Returns the id under which it was written down.
     pub fn denied(&self, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
         let id = self.id();
+        *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry(reason).or_default() += 1;
         let kind = match attempted {
             Attempt::Name(_) | Attempt::Question(_) => Kind::Names,
             Attempt::Address(_) | Attempt::Server { .. } => Kind::Connections,
@@ -88,11 +96,16 @@ impl Records {
         id
     }
 
+    /// How many denials there were since the start, written down or not.
+    pub fn totals(&self) -> BTreeMap<Reason, u64> {
+        self.totals.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
     /// A policy begins to hold.
     pub fn policy(&self, policy: &GuardPolicy) {
         self.write(&serde_json::json!({
             "time": now(), "event": "policy", "workload": format!("{}/{}", policy.workload.namespace, policy.workload.name),
-            "generation": policy.generation, "digest": policy.digest, "mode": policy.mode, "suspended": policy.suspended,
+            "generation": policy.generation, "serial": policy.serial, "digest": policy.digest, "mode": policy.mode, "suspended": policy.suspended,
         }));
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::Held;
-use crate::policy::{GuardPolicy, MOST_DESTINATIONS, Reason};
+use crate::policy::{Channel, GuardPolicy, MOST_DESTINATIONS, Reason};
 use crate::scope::DomainName;
 use crate::wire::dns::{self, Answer};
 
@@ -326,6 +326,13 @@ impl Resolver {
             }
         }
         None
+    }
+
+    /// Where the operator is asked, of the policy's own servers. Nothing is kept: it is looked up rarely. None: nobody answered.
+    pub async fn operators(&self, policy: &GuardPolicy) -> Option<Vec<SocketAddr>> {
+        let Some(Channel { name, port: _ }) = &policy.channel else { return Some(Vec::new()) };
+        let found = self.both_families(&policy.dns, name).await?;
+        Some(policy.operators(&found.addresses))
     }
 
     /// A query as it is, and the answer as it comes, over what it came over: for Observe.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::plan::ChannelFact;
+use crate::policy::pod::{CHANNEL_PORT, CHANNEL_SERVICE};
 use crate::scope::{DomainName, ObjectName};
 
 /// Everything the operator is told.
@@ -21,6 +23,9 @@ pub struct Config {
     /// Its own ServiceAccount there.
     #[serde(default = "default_service_account")]
     pub service_account: String,
+    /// The account there that writes the guards' policies, and nothing else.
+    #[serde(default = "default_policies_account")]
+    pub policies_account: String,
     /// Its own Deployment there (uninstall scales it down by deleting it).
     #[serde(default)]
     pub deployment: Option<String>,
@@ -60,6 +65,8 @@ pub struct Webhook {
     pub service: String,
     /// ValidatingWebhookConfigurations whose `path` is kept, and (self-signed) `caBundle`.
     pub configurations: Vec<String>,
+    /// MutatingWebhookConfigurations, likewise.
+    pub mutating_configurations: Vec<String>,
     pub certificate: Certificate,
 }
 
@@ -128,7 +135,10 @@ pub struct Guard {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ControlChannel {
     pub service: String,
+    /// Where guards call.
     pub port: u16,
+    /// Where the operator listens, if something lies between.
+    pub listen_port: Option<u16>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +153,10 @@ pub enum ConfigError {
 
 fn default_service_account() -> String {
     "remit".to_owned()
+}
+
+fn default_policies_account() -> String {
+    "remit-policies".to_owned()
 }
 
 fn default_pull_policy() -> String {
@@ -164,7 +178,8 @@ impl Default for Webhook {
         Self {
             port: 9443,
             service: "remit-webhook".to_owned(),
-            configurations: vec!["remit-scope".to_owned(), "remit-recorder".to_owned()],
+            configurations: ["remit-scope", "remit-recorder", "remit-pods"].map(str::to_owned).into(),
+            mutating_configurations: vec!["remit-inject".to_owned()],
             certificate: Certificate::SelfSigned { secret_name: "remit-webhook-tls".to_owned() },
         }
     }
@@ -172,7 +187,7 @@ impl Default for Webhook {
 
 impl Default for ControlChannel {
     fn default() -> Self {
-        Self { service: "remit-guards".to_owned(), port: 9444 }
+        Self { service: CHANNEL_SERVICE.to_owned(), port: CHANNEL_PORT, listen_port: None }
     }
 }
 
@@ -203,6 +218,12 @@ impl Config {
         let config: Self = serde_saphyr::from_str(text).map_err(|e| Invalid::Parse(e.to_string()))?;
         let checks = [
             ("namespace", !config.namespace.is_empty(), "name the operator's namespace"),
+            ("policiesAccount", !config.policies_account.is_empty(), "must not be empty"),
+            (
+                "guard.channel.service",
+                config.channel().is_none_or(|c| c.name(&config.cluster.domain).is_some()),
+                "must be the name of a Service",
+            ),
             ("lease.name", !config.lease.name.is_empty(), "must not be empty"),
             ("lease.durationSeconds", (1..=3600).contains(&config.lease.duration_seconds), "must be from 1 to 3600"),
             ("shutdownSeconds", (1..=600).contains(&config.shutdown_seconds), "must be from 1 to 600"),
@@ -227,6 +248,12 @@ impl Config {
         Duration::from_secs(self.lease.duration_seconds)
     }
 
+    /// Where guards ask for their policy, if there are guards.
+    pub fn channel(&self) -> Option<ChannelFact> {
+        let ControlChannel { service, port, listen_port: _ } = &self.guard.as_ref()?.channel;
+        Some(ChannelFact { service: ObjectName::new(&self.namespace, service), port: *port })
+    }
+
     /// DNS Services made of pods.
     pub fn dns_services(&self) -> Vec<ObjectName> {
         self.dns.services.iter().map(|DnsService { namespace, name }| ObjectName::new(namespace, name)).collect()
@@ -248,6 +275,7 @@ mod tests {
         let config = Config::parse("namespace: remit-system").unwrap();
         assert_eq!(config.http.port, 8080);
         assert_eq!(config.lease, Lease::default());
+        assert_eq!((config.policies_account.as_str(), config.channel()), ("remit-policies", None));
         assert_eq!(config.dns_services()[0], ObjectName::new("kube-system", "kube-dns"));
         assert!(Config::parse("http: {port: 1}").is_err(), "the namespace is needed");
     }
@@ -257,11 +285,13 @@ mod tests {
         let text = "
 namespace: remit-system
 serviceAccount: remit
+policiesAccount: remit-policies
 http: {port: 8080}
 webhook:
   port: 9443
   service: remit-webhook
-  configurations: [remit-scope, remit-recorder]
+  configurations: [remit-scope, remit-recorder, remit-pods]
+  mutatingConfigurations: [remit-inject]
   certificate: {type: Files, directory: /etc/remit/tls}
 lease: {name: remit-operator, durationSeconds: 15}
 shutdownSeconds: 20
@@ -295,6 +325,8 @@ guard:
         }
         let port = "namespace: a\nguard: {image: a, cpuRequest: 1m, memoryRequest: 1Mi, memoryLimit: 1Mi, channel: {port: 8080}}";
         assert_eq!(Config::parse(port), Err(Invalid::Field("guard.channel.port", "must differ from http.port and webhook.port")));
+        let service = "namespace: a\nguard: {image: a, cpuRequest: 1m, memoryRequest: 1Mi, memoryLimit: 1Mi, channel: {service: a b}}";
+        assert_eq!(Config::parse(service), Err(Invalid::Field("guard.channel.service", "must be the name of a Service")));
         let zero = Config::parse("namespace: a\nlease: {durationSeconds: 0}");
         assert_eq!(zero, Err(Invalid::Field("lease.durationSeconds", "must be from 1 to 3600")));
     }

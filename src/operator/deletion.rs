@@ -1,14 +1,14 @@
 //! A workload that is being deleted.
 //!
-//! Deletion does not set pods free: its policy is emptied (nothing in, nothing out), its grants are removed, and both stay so until no pod that it
-//! selects runs or the release annotation is set. Only then its objects and the finalizer go.
+//! Deletion does not set pods free: its policy is emptied (nothing in, nothing out), its guards are suspended, its grants are removed, and
+//! all stay so until no pod that it selects runs or the release annotation is set. Only then its objects and the finalizer go.
 
 use std::time::Duration;
 
-use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::reconcile::{Next, Reconciler};
+use super::reconcile::{self, Next, Reconciler};
 use super::standing::Standing;
 use super::status::Outcome;
 use crate::api::{self, FINALIZER};
@@ -24,14 +24,21 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
     if !holds_finalizer(workload) {
         return Next::Change;
     }
-    let Some(policy) = policy(gathered, &standing) else { return let_go(r, gathered).await };
+    let plan = denying(gathered, workload, &standing);
+    let selector = plan.iter().find_map(|object| match object {
+        ManagedObject::NetworkPolicy(policy) => Some(policy.spec.as_ref().and_then(|spec| spec.pod_selector.clone()).unwrap_or_default()),
+        ManagedObject::ConfigMap(_) | ManagedObject::ServiceAccount(_) | ManagedObject::Role(_) | ManagedObject::RoleBinding(_) => None,
+    });
+    let Some(selector) = selector else { return let_go(r, gathered).await };
     let key = Key::Workload(gathered.name.clone());
-    let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.clone()).unwrap_or_default();
-    let plan = vec![ManagedObject::NetworkPolicy(policy)];
+    let Some(mut plan) = reconcile::signed(plan, &r.keys, gathered, &r.memory(&key)) else { return Next::Retry };
+    let held = plan.len();
     // In a namespace that is going, what is gone cannot be made again.
-    let there = plan.iter().any(|object| gathered.live.contains_key(&object.key()));
+    if gathered.terminating {
+        plan.retain(|object| gathered.live.contains_key(&object.key()));
+    }
     let mut failed = false;
-    if !gathered.terminating || there {
+    if !plan.is_empty() {
         let memory = r.memory(&key);
         let report = cluster::apply::apply(&r.hands, &gathered.name, &plan, &gathered.live, &memory.known).await;
         failed = !r.applied(key, &workload.object, plan, memory, report).await.is_empty() && !gathered.terminating;
@@ -52,8 +59,9 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
                 suspended: workload.object.spec.suspend,
                 refusals: &[],
                 failures: &[],
-                objects: 1,
+                objects: held,
                 waiting: Some(waiting),
+                guards: r.guards(&gathered.name),
             };
             r.say(&workload.object, &outcome).await;
             Next::After(LOOK)
@@ -97,29 +105,25 @@ fn holds_finalizer(workload: &WorkloadFact) -> bool {
     workload.object.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
-/// The policy that denies everything to the pods of this workload; None: there is nothing to hold. It has no owner: a foreground deletion removes
+/// What denies everything to the pods of this workload; empty: there is nothing to hold. It has no owner: a foreground deletion removes
 /// first what is owned.
-fn policy(gathered: &Gathered, standing: &Standing<'_>) -> Option<NetworkPolicy> {
-    let policy = match standing {
+fn denying(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing<'_>) -> Vec<ManagedObject> {
+    let mut objects: Vec<ManagedObject> = match standing {
         Standing::Enforce(scope) => {
             let suspended = Scope { suspended: true, ..(*scope).clone() };
-            plan::compile(&suspended, None, &gathered.ceilings, &gathered.facts).objects.into_iter().find_map(|object| match object {
-                ManagedObject::NetworkPolicy(policy) => Some(policy),
-                _ => None,
-            })
+            plan::compile(&suspended, Some(&workload.origin()), &gathered.ceilings, &gathered.facts).objects
         }
         Standing::Invalid(_) | Standing::Conflict { older: _ } => {
-            gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name)).find_map(|(_, live)| {
-                match denied(&planned(&live.object)) {
-                    ManagedObject::NetworkPolicy(policy) => Some(policy),
-                    _ => None,
-                }
-            })
+            let live = gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name));
+            live.map(|(_, live)| denied(gathered, workload, &planned(&live.object))).collect()
         }
-        Standing::Observe(_) | Standing::NotEnrolled => None,
-    }?;
-    let metadata = ObjectMeta { owner_references: None, ..policy.metadata };
-    Some(NetworkPolicy { metadata, ..policy })
+        Standing::Observe(_) | Standing::NotEnrolled => Vec::new(),
+    };
+    objects.retain(|object| cluster::apply::denies(object.kind()));
+    for object in &mut objects {
+        object.metadata_mut().owner_references = None;
+    }
+    objects
 }
 
 /// A live object as a plan would say it.
@@ -136,8 +140,8 @@ pub fn planned(live: &ManagedObject) -> ManagedObject {
     object
 }
 
-/// The same object, allowing nothing.
-pub fn denied(object: &ManagedObject) -> ManagedObject {
+/// The same object, allowing nothing. The guards' policy is to be signed yet.
+pub fn denied(gathered: &Gathered, workload: &WorkloadFact, object: &ManagedObject) -> ManagedObject {
     let mut object = object.clone();
     match &mut object {
         ManagedObject::NetworkPolicy(policy) => {
@@ -145,6 +149,7 @@ pub fn denied(object: &ManagedObject) -> ManagedObject {
             let both = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]);
             policy.spec = Some(NetworkPolicySpec { pod_selector, policy_types: both, ingress: Some(Vec::new()), egress: Some(Vec::new()) });
         }
+        ManagedObject::ConfigMap(_) => return plan::suspended(&gathered.name, &workload.origin(), &gathered.facts),
         ManagedObject::Role(role) => role.rules = Some(Vec::new()),
         ManagedObject::ServiceAccount(_) | ManagedObject::RoleBinding(_) => {}
     }

@@ -44,7 +44,7 @@ impl Events {
 fn reference(key: &ObjectKey) -> ObjectReference {
     let (group, _) = key.kind.resource();
     let version = match key.kind {
-        Kind::ServiceAccount => "v1".to_owned(),
+        Kind::ConfigMap | Kind::ServiceAccount => "v1".to_owned(),
         Kind::NetworkPolicy | Kind::Role | Kind::RoleBinding => format!("{group}/v1"),
     };
     ObjectReference {

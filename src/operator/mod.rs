@@ -1,11 +1,15 @@
 //! The operator: AIWorkloads become what the cluster holds.
 
+pub mod channel;
 pub mod config;
 mod deletion;
 mod events;
+mod guarded;
 mod http;
+mod keys;
 mod lease;
 mod metrics;
+mod policies;
 mod queue;
 mod reconcile;
 pub mod run;
@@ -19,4 +23,5 @@ pub mod webhook;
 pub mod writers;
 
 pub use config::Config;
+pub use keys::{Key, Keys};
 pub use writers::{Writer, Writers};

@@ -5,21 +5,25 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use tokio::time::Instant;
 
 use super::events::Events;
+use super::guarded::{Guards, Watcher};
 use super::metrics::Metrics;
 use super::standing::{Course, Standing, validate};
 use super::status::{self, Outcome};
-use super::{Writers, deletion};
+use super::{Keys, Writers, channel, deletion};
 use crate::api::{self, AIWorkload};
 use crate::cluster::apply::Changed;
 use crate::cluster::{self, Failure, Gathered, Hands, Key, Known, Live, Report, SharedWorld, WorkloadFact, gather};
 use crate::plan::{self, ManagedObject, ObjectKey, Refusal};
+use crate::policy::pod::POLICY_FILE;
+use crate::policy::signed::Trust;
+use crate::policy::{self, Document};
 use crate::scope::ObjectName;
 
 /// Somebody who edits again and again is answered at most this often, and each edit lives no longer.
@@ -32,6 +36,8 @@ pub struct Reconciler {
     pub metrics: Metrics,
     pub events: Events,
     pub writers: Writers,
+    pub keys: Keys,
+    pub watcher: Watcher,
     /// What each reconcile left, by key. In memory: it tells tampering from a changed plan, and decides nothing else.
     memory: Mutex<HashMap<Key, Memory>>,
     requeue: Box<dyn Fn(std::collections::BTreeSet<Key>) + Send + Sync>,
@@ -70,10 +76,12 @@ impl Reconciler {
         metrics: Metrics,
         events: Events,
         writers: Writers,
+        keys: Keys,
+        watcher: Watcher,
         requeue: impl Fn(std::collections::BTreeSet<Key>) + Send + Sync + 'static,
     ) -> Self {
         let (world, memory) = (hands.world.clone(), Mutex::default());
-        Self { hands, world, metrics, events, writers, memory, requeue: Box::new(requeue) }
+        Self { hands, world, metrics, events, writers, keys, watcher, memory, requeue: Box::new(requeue) }
     }
 
     pub fn memory(&self, key: &Key) -> Memory {
@@ -109,7 +117,10 @@ impl Reconciler {
         }
         let key = Key::Workload(name.clone());
         let memory = self.memory(&key);
-        let planned = compile(&gathered, &workload, &standing, &memory);
+        let Some(planned) = compile(&gathered, &workload, &standing, &memory, &self.keys) else {
+            tracing::info!(workload = %name, "waiting for the key that signs policies");
+            return Next::Retry;
+        };
         if let Some(wait) = self.too_soon(&planned, &gathered.live, &memory) {
             return Next::After(wait);
         }
@@ -131,10 +142,16 @@ impl Reconciler {
             failures: &failures,
             objects,
             waiting: None,
+            guards: self.guards(name),
             standing,
         };
         let written = self.say(&workload.object, &outcome).await;
         if failures.is_empty() && written { Next::Change } else { Next::Retry }
+    }
+
+    /// The guards of its pods, and what they enforce.
+    pub fn guards(&self, workload: &ObjectName) -> Guards {
+        self.watcher.guards(workload)
     }
 
     /// Objects of a workload that does not exist (any more).
@@ -252,31 +269,95 @@ impl Reconciler {
     }
 }
 
-/// Step 3, compile: what the cluster should hold. Pure.
-pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing<'_>, memory: &Memory) -> Planned {
-    match standing {
+/// Step 3, compile: what the cluster should hold. Pure but for the key. None: there is no key yet to sign with.
+pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing<'_>, memory: &Memory, keys: &Keys) -> Option<Planned> {
+    Some(match standing {
         Standing::Enforce(scope) | Standing::Observe(scope) => {
-            let uid = workload.object.metadata.uid.as_deref();
-            let plan::Plan { scope: _, digest, objects, refusals } = plan::compile(scope, uid, &gathered.ceilings, &gathered.facts);
-            Planned { objects, digest: Some(digest), refusals }
+            let origin = workload.origin();
+            let plan::Plan { scope: _, digest, objects, refusals } =
+                plan::compile(scope, Some(&origin), &gathered.ceilings, &gathered.facts);
+            Planned { objects: signed(objects, keys, gathered, memory)?, digest: Some(digest), refusals }
         }
         Standing::Invalid(_) => {
             let before = workload.object.status.as_ref().and_then(|s| s.scope_digest.clone());
-            // What was last planned and held; of what we know no plan, what is there.
+            // What was last planned and held; of what we know no plan, what is there (never signed: it may be anybody's).
             let live = gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name));
             let mut last: BTreeMap<ObjectKey, ManagedObject> =
                 live.map(|(key, live)| (key.clone(), deletion::planned(&live.object))).collect();
             last.extend(memory.plan.clone());
-            let suspended = workload.object.spec.suspend;
-            let objects = last.into_values().map(|object| if suspended { deletion::denied(&object) } else { object }).collect();
+            let mut objects: Vec<ManagedObject> = last.into_values().collect();
+            if workload.object.spec.suspend {
+                objects =
+                    signed(objects.iter().map(|object| deletion::denied(gathered, workload, object)).collect(), keys, gathered, memory)?;
+            }
             Planned { objects, digest: before, refusals: Vec::new() }
         }
-        // A policy that it held stays, emptied: whoever makes an older one overlap with it must not set its pods free by that.
+        // What denies stays, emptied: whoever makes an older one overlap with it must not set its pods free by that.
         Standing::Conflict { older: _ } if workload.object.spec.mode == api::Mode::Enforce => {
-            let live = gathered.live.iter().filter(|(key, _)| key.kind == plan::Kind::NetworkPolicy && key.may_be_of(&gathered.name));
-            let objects = live.map(|(_, live)| deletion::denied(&deletion::planned(&live.object))).collect();
-            Planned { objects, digest: None, refusals: Vec::new() }
+            let live = gathered.live.iter().filter(|(key, _)| cluster::apply::denies(key.kind) && key.may_be_of(&gathered.name));
+            let objects = live.map(|(_, live)| deletion::denied(gathered, workload, &deletion::planned(&live.object))).collect();
+            Planned { objects: signed(objects, keys, gathered, memory)?, digest: None, refusals: Vec::new() }
         }
         Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Vec::new(), digest: None, refusals: Vec::new() },
+    })
+}
+
+/// The guards' policies among these, numbered after what lay there before, and signed. None: there is no key yet.
+pub fn signed(mut objects: Vec<ManagedObject>, keys: &Keys, gathered: &Gathered, memory: &Memory) -> Option<Vec<ManagedObject>> {
+    for object in &mut objects {
+        let at = object.key();
+        let ManagedObject::ConfigMap(map) = object else { continue };
+        let key = keys.current()?;
+        if let Some(text) = map.data.as_mut().and_then(|data| data.get_mut(POLICY_FILE)) {
+            // Ours, as we remember it, or as it lies there under our signature.
+            let trust: Option<Trust> = key.trust().parse().ok();
+            let remembered = memory.plan.get(&at).and_then(channel::note_of).and_then(policy::signed::text);
+            let live = gathered.live.get(&at).and_then(|live| channel::note_of(&live.object));
+            let live = live.zip(trust).and_then(|(note, trust)| trust.open(note).ok());
+            let before = remembered.into_iter().chain(live).filter_map(|text| Document::read(text.as_bytes()).ok());
+            let numbered = numbered(text, before.max_by_key(|document| document.serial).as_ref());
+            *text = key.sign(numbered.as_deref().unwrap_or(text));
+        }
+    }
+    Some(objects)
+}
+
+/// The text, with the serial that it has among those of its place.
+fn numbered(text: &str, before: Option<&Document>) -> Option<String> {
+    let mut document = Document::read(text.as_bytes()).ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok()).unwrap_or_default();
+    policy::next_serial(before, &mut document, now);
+    Some(serde_json::to_string_pretty(&document).ok()? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Origin;
+    use crate::policy::signed::Trust;
+
+    #[test]
+    fn policies_are_signed_and_nothing_else_needs_the_key() {
+        let workload = ObjectName::new("support", "bot");
+        let policy = plan::suspended(&workload, &Origin::default(), &plan::Facts::default());
+        let other = ManagedObject::NetworkPolicy(plan::unscoped_policy("support", &[]));
+        let (keys, mut memory) = (Keys::default(), Memory::default());
+        let gathered = gather(&SharedWorld::new(cluster::Settings::default()).read(), &workload);
+        let sign =
+            |objects: &[&ManagedObject], memory: &Memory| signed(objects.iter().copied().cloned().collect(), &keys, &gathered, memory);
+        assert_eq!(sign(&[&other], &memory), Some(vec![other.clone()]));
+        assert_eq!(sign(&[&other, &policy], &memory), None, "there is no key yet");
+        keys.set([7; 32]);
+        let all = sign(&[&other, &policy], &memory).unwrap();
+        assert_eq!(all[0], other);
+        let text = |object: &ManagedObject| channel::note_of(object).unwrap().to_owned();
+        let trust: Trust = keys.current().unwrap().trust().parse().unwrap();
+        let document = |text: &str| Document::read(text.as_bytes()).unwrap();
+        let (note, plain) = (text(&all[1]), text(&policy));
+        let said = document(trust.open(&note).unwrap());
+        assert!(said.serial > 0, "it bears the time");
+        assert_eq!(Document { serial: 0, ..said }, document(&plain));
+        memory.plan.insert(all[1].key(), all[1].clone());
+        assert_eq!(sign(&[&policy], &memory).unwrap()[0], all[1], "with nothing changed it is the same");
     }
 }

@@ -17,14 +17,15 @@ use tower::timeout::TimeoutLayer;
 
 use super::config::Config;
 use super::events::Events;
+use super::guarded::Watcher;
 use super::http::{self, Answers};
 use super::lease::Election;
 use super::metrics::{self, Metrics};
 use super::queue::Queue;
 use super::reconcile::{Next, Reconciler};
-use super::{Writers, webhook};
+use super::{Keys, Writers, channel, policies, webhook};
 use crate::api;
-use crate::cluster::{Hands, Key, Settings, SharedWorld, watch};
+use crate::cluster::{Clients, Hands, Key, Settings, SharedWorld, watch};
 use crate::scope::ObjectName;
 
 /// Reconciles at once.
@@ -50,6 +51,8 @@ pub enum RunError {
     LeaseLost,
     #[error("webhook: {0}")]
     Webhook(#[from] webhook::WebhookError),
+    #[error("control channel: {0}")]
+    Channel(#[from] channel::ChannelError),
     #[error("a watch ended")]
     WatchEnded,
     #[error("not everything could be removed: {0}")]
@@ -62,11 +65,15 @@ pub enum RunError {
 /// connection died without a word, would keep the operator from ever being ready.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// A client for the cluster of the environment. TLS is rustls with ring, chosen once.
+/// A client for the cluster of the environment.
 pub async fn client() -> Result<Client, RunError> {
+    Ok(client_of(kube::Config::infer().await?)?)
+}
+
+/// A client for this cluster. TLS is rustls with ring, chosen once.
+pub(super) fn client_of(mut config: kube::Config) -> kube::Result<Client> {
     // An error means that it has been chosen already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut config = kube::Config::infer().await?;
     config.connect_timeout = Some(Duration::from_secs(5));
     Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(HEAD)).build())
 }
@@ -76,9 +83,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let config = Arc::new(config);
-    let client = client().await?;
+    let cluster = kube::Config::infer().await?;
+    let token = policies::Token::default();
+    let clients = Clients { own: client_of(cluster.clone())?, policies: policies::client(cluster, token.clone())? };
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut work = std::pin::pin!(operate(config.clone(), client, stopped));
+    let mut work = std::pin::pin!(operate(config.clone(), clients, token, stopped));
     tokio::select! {
         ended = &mut work => return ended,
         _ = terminate.recv() => {}
@@ -96,32 +105,81 @@ async fn stopping(mut stopped: tokio::sync::watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watch::Receiver<bool>) -> Result<(), RunError> {
+async fn operate(
+    config: Arc<Config>,
+    clients: Clients,
+    token: policies::Token,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) -> Result<(), RunError> {
+    let client = clients.own.clone();
     let queue: Arc<Queue<Key>> = Arc::default();
     let world = SharedWorld::new(settings(&config));
     let (metrics, webhook_metrics, readiness) = (Metrics::default(), webhook::Metrics::default(), webhook::Readiness::default());
     let writers = Writers::default();
+    let keys = Keys::default();
+    let (collected, channel_metrics) = (channel::Collected::default(), channel::Metrics::default());
 
     let port = config.http.port;
     let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
-    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &readiness);
+    let guarded = config.guard.is_some().then(|| keys.clone());
+    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &channel_metrics, &readiness, guarded.clone(), token.clone());
     let mut background = JoinSet::new();
     background.spawn(http::serve(listener, answers));
+    let account = ObjectName::new(&config.namespace, &config.policies_account);
+    background.spawn(token.keep(client.clone(), account));
+    if let Some(keys) = guarded {
+        background.spawn(sign_anew(keys.changes(), world.clone(), queue.clone()));
+        background.spawn(keys.keep(client.clone(), config.namespace.clone()));
+    }
 
     let notify: watch::Notify = {
         let queue = queue.clone();
         Arc::new(move |keys| queue.add(keys, DEBOUNCE))
     };
     let mut watches = JoinSet::new();
-    for watch in watch::watches(&client, &world, &notify) {
+    for watch in watch::watches(&clients, &world, &notify) {
         watches.spawn(watch);
     }
 
-    let context =
-        webhook::Context { client: client.clone(), config: config.clone(), writers: writers.clone(), metrics: webhook_metrics, readiness };
+    let context = webhook::Context {
+        client: client.clone(),
+        config: config.clone(),
+        world: world.clone(),
+        keys: keys.clone(),
+        writers: writers.clone(),
+        metrics: webhook_metrics,
+        readiness,
+    };
     let webhook = webhook::run(context, stopping(stopped.clone()));
 
     let identity = identity();
+    let events = Events::new(client.clone(), identity.clone(), metrics.clone());
+    let policies = channel::InCluster::new(world.clone(), keys.clone());
+    let guards = {
+        let parts = channel::Parts {
+            client: client.clone(),
+            events: events.clone(),
+            keys: keys.clone(),
+            policies: policies.clone(),
+            world: world.clone(),
+            collected: collected.clone(),
+            metrics: channel_metrics,
+        };
+        let (config, stopped) = (config.clone(), stopped.clone());
+        async move {
+            match &config.guard {
+                Some(guard) => {
+                    channel::run(guard.channel.listen_port.unwrap_or(guard.channel.port), parts, stopped).await.map_err(RunError::from)
+                }
+                None => Ok(()),
+            }
+        }
+    };
+    let watcher = Watcher::new(world.clone(), collected, policies);
+    if config.guard.is_some() {
+        let queue = queue.clone();
+        background.spawn(watcher.clone().watch(move |keys| queue.add(keys, DEBOUNCE)));
+    }
     let lease = ObjectName::new(&config.namespace, &config.lease.name);
     let mut election = Election::new(client.clone(), &lease, identity.clone(), config.lease_duration());
     let lead = async {
@@ -135,7 +193,7 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
         // No write starts unless the lease lasts longer than the write may take.
         let limit = config.lease_duration() / 3;
         let hands = Hands {
-            client: client.clone(),
+            clients: clients.clone(),
             world: world.clone(),
             gate: Arc::new(move || hold.lasts(limit)),
             count: {
@@ -145,12 +203,12 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
             timeout: limit,
             account: ObjectName::new(&config.namespace, &config.service_account),
         };
-        let events = Events::new(client.clone(), identity.clone(), metrics.clone());
         let requeue = {
             let queue = queue.clone();
             move |keys| queue.add(keys, DEBOUNCE)
         };
-        let reconciler = Arc::new(Reconciler::new(hands, metrics.clone(), events, writers.clone(), requeue));
+        let reconciler =
+            Arc::new(Reconciler::new(hands, metrics.clone(), events.clone(), writers.clone(), keys.clone(), watcher.clone(), requeue));
         let mut workers = workers(&queue, &world, &reconciler, &metrics, &stopped);
         let lost = tokio::select! {
             () = election.keep() => true,
@@ -169,8 +227,17 @@ async fn operate(config: Arc<Config>, client: Client, stopped: tokio::sync::watc
         Err(RunError::WatchEnded)
     };
     tokio::select! {
-        both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }) } => both.map(drop),
+        both = async { tokio::try_join!(lead, async { webhook.await.map_err(RunError::from) }, guards) } => both.map(drop),
         ended = ended => ended,
+    }
+}
+
+/// Whatever was signed with another key is signed anew.
+async fn sign_anew(mut keys: tokio::sync::watch::Receiver<Option<Arc<super::Key>>>, world: SharedWorld, queue: Arc<Queue<Key>>) {
+    // An error means that nobody is left who could change it.
+    while keys.changed().await.is_ok() {
+        let all = world.read().all_keys();
+        queue.add(all, DEBOUNCE);
     }
 }
 
@@ -237,21 +304,32 @@ fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(LAST_RETRY)
 }
 
+#[allow(clippy::too_many_arguments)]
 fn answers(
     world: &SharedWorld,
     queue: &Arc<Queue<Key>>,
     metrics: &Metrics,
     webhook_metrics: &webhook::Metrics,
+    channel_metrics: &channel::Metrics,
     readiness: &webhook::Readiness,
+    keys: Option<Keys>,
+    token: policies::Token,
 ) -> Answers {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     webhook_metrics.register(&mut registry);
+    channel_metrics.register(&mut registry);
     let registry = Arc::new(registry);
     let not_ready = {
         let (world, readiness) = (world.clone(), readiness.clone());
         move || {
-            let parts = [("caches", world.read().is_ready()), ("webhook", readiness.is_ready())];
+            let key = keys.as_ref().is_none_or(|keys| keys.current().is_some());
+            let parts = [
+                ("caches", world.read().is_ready()),
+                ("webhook", readiness.is_ready()),
+                ("key of guards", key),
+                ("account of policies", token.is_there()),
+            ];
             parts.into_iter().filter(|(_, ready)| !ready).map(|(name, _)| name).collect()
         }
     };
@@ -280,6 +358,7 @@ fn settings(config: &Config) -> Settings {
         dns_services: config.dns_services(),
         dns_addresses: config.dns.addresses.clone(),
         domain: config.cluster.domain.clone(),
+        channel: config.channel(),
     }
 }
 

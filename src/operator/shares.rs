@@ -4,32 +4,39 @@
 //! as long as the connection lasts.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
+type Held<K> = Arc<Mutex<HashMap<K, usize>>>;
 
-pub struct Shares {
+pub struct Shares<K = IpAddr> {
     most: usize,
-    held: Held,
+    held: Held<K>,
 }
 
 /// One connection of a peer.
-pub struct Share {
-    peer: IpAddr,
-    held: Held,
+pub struct Share<K: Eq + Hash = IpAddr> {
+    peer: K,
+    held: Held<K>,
 }
 
 impl Shares {
+    /// None if the peer has its share already.
+    pub fn take(&self, address: IpAddr) -> Option<Share> {
+        self.take_for(peer(address))
+    }
+}
+
+impl<K: Eq + Hash + Clone> Shares<K> {
     pub fn new(most: usize) -> Self {
         Self { most, held: Held::default() }
     }
 
-    /// None if the peer has its share already.
-    pub fn take(&self, address: IpAddr) -> Option<Share> {
-        let peer = peer(address);
+    /// The same for peers that are known by something else than their address.
+    pub fn take_for(&self, peer: K) -> Option<Share<K>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(peer).or_default();
+        let count = held.entry(peer.clone()).or_default();
         (*count < self.most).then(|| {
             *count += 1;
             Share { peer, held: self.held.clone() }
@@ -37,7 +44,7 @@ impl Shares {
     }
 }
 
-impl Drop for Share {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.get_mut(&self.peer) {

@@ -6,6 +6,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::guarded::{Guards, Words};
 use super::standing::Standing;
 use crate::api::{self, AIWorkloadStatus};
 use crate::cluster::Failure;
@@ -28,6 +29,7 @@ pub struct Outcome<'a> {
     pub objects: usize,
     /// Something that passes by itself is waited for.
     pub waiting: Option<String>,
+    pub guards: Guards,
 }
 
 struct Said {
@@ -61,6 +63,10 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
         said.push((type_, Said::new(true, ready.reason, ready.message.clone())));
     }
     said.push((api::READY, ready));
+    if let Guards::Known(counted) = &outcome.guards {
+        let Words { holds, reason, message } = counted.words();
+        said.push((api::GUARDED, Said { holds, reason, message }));
+    }
     let conditions = said.into_iter().map(|(type_, Said { holds, reason, message })| {
         let status = if holds { "True" } else { "False" }.to_owned();
         let before = current.and_then(|c| api::condition(&c.conditions, type_)).filter(|c| c.status == status);
@@ -73,16 +79,26 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
             observed_generation: outcome.generation,
         }
     });
-    AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), conditions: conditions.collect() }
+    let mut conditions: Vec<Condition> = conditions.collect();
+    let pods = match &outcome.guards {
+        Guards::None => None,
+        Guards::NotYet => {
+            conditions.extend(current.and_then(|c| api::condition(&c.conditions, api::GUARDED)).cloned());
+            current.and_then(|c| c.pods.clone())
+        }
+        Guards::Known(counted) => Some(counted.status()),
+    };
+    AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), pods, conditions }
 }
 
 /// Whether the status that is there needs no writing. Conditions of types that are not ours are others' affair.
 pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>) -> bool {
     let Some(current) = current else { return false };
-    let AIWorkloadStatus { observed_generation, scope_digest, conditions } = wanted;
-    let ours = [api::ACCEPTED, api::APPLIED, api::READY, api::RECONCILING, api::STALLED];
+    let AIWorkloadStatus { observed_generation, scope_digest, pods, conditions } = wanted;
+    let ours = [api::ACCEPTED, api::APPLIED, api::READY, api::GUARDED, api::RECONCILING, api::STALLED];
     *observed_generation == current.observed_generation
         && *scope_digest == current.scope_digest
+        && *pods == current.pods
         && ours.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
 }
 
@@ -164,7 +180,17 @@ mod tests {
     }
 
     fn outcome(standing: Standing<'_>) -> Outcome<'_> {
-        Outcome { generation: Some(3), standing, digest: None, suspended: false, refusals: &[], failures: &[], objects: 2, waiting: None }
+        Outcome {
+            generation: Some(3),
+            standing,
+            digest: None,
+            suspended: false,
+            refusals: &[],
+            failures: &[],
+            objects: 2,
+            waiting: None,
+            guards: Guards::None,
+        }
     }
 
     fn row(status: &AIWorkloadStatus) -> Vec<(String, String, String)> {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::config::{Certificate, Config};
+use super::keys::SECRET as KEY_SECRET;
 use super::run::{self, RunError};
 use super::webhook::PATH_SECRET;
 use crate::api::{self, AIWorkload};
@@ -26,7 +27,8 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 7] = [
+const POLICIES: [&str; 8] = [
+    "remit-confine-policies",
     "remit-protect-generated",
     "remit-keep-enrolled",
     "remit-guarded-pods",
@@ -36,7 +38,8 @@ const POLICIES: [&str; 7] = [
     "remit-restricted-pods",
 ];
 /// Webhook configurations of the chart, beside those that the configuration names.
-const WEBHOOKS: [&str; 2] = ["remit-scope", "remit-recorder"];
+const WEBHOOKS: [&str; 3] = ["remit-scope", "remit-recorder", "remit-pods"];
+const MUTATING_WEBHOOKS: [&str; 1] = ["remit-inject"];
 /// Where the recorder keeps what it saw.
 const RECORDED: &str = "remit-recorded-writes";
 /// All of it may take so long, one request so long.
@@ -80,6 +83,10 @@ async fn once(client: &Client, config: &Config) -> Result<(), UninstallError> {
     for name in config.webhook.configurations.iter().map(String::as_str).chain(WEBHOOKS) {
         delete(&Api::<ValidatingWebhookConfiguration>::all(client.clone()), name).await?;
     }
+    // What judges goes before what injects: in between, nothing is refused for want of a guard.
+    for name in config.webhook.mutating_configurations.iter().map(String::as_str).chain(MUTATING_WEBHOOKS) {
+        delete(&Api::<MutatingWebhookConfiguration>::all(client.clone()), name).await?;
+    }
     for name in POLICIES {
         delete(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), name).await?;
     }
@@ -91,6 +98,7 @@ async fn once(client: &Client, config: &Config) -> Result<(), UninstallError> {
     delete(&Api::<ConfigMap>::namespaced(client.clone(), &config.namespace), RECORDED).await?;
     let secrets = Api::<Secret>::namespaced(client.clone(), &config.namespace);
     delete(&secrets, PATH_SECRET).await?;
+    delete(&secrets, KEY_SECRET).await?;
     if let Certificate::SelfSigned { secret_name } = &config.webhook.certificate {
         delete(&secrets, secret_name).await?;
     }

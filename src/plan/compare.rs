@@ -4,7 +4,7 @@
 //! rightly keep on our objects: labels and annotations beside ours, and a ServiceAccount's secrets and image pull secrets (clusters
 //! add those to every account).
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -32,6 +32,12 @@ pub fn differences(desired: &ManagedObject, live: &ManagedObject) -> Vec<Differe
             differ(policy_types.unwrap_or_default() == live.policy_types.unwrap_or_default(), "spec.policyTypes");
             differ(ingress.unwrap_or_default() == live.ingress.unwrap_or_default(), "spec.ingress");
             differ(egress.unwrap_or_default() == live.egress.unwrap_or_default(), "spec.egress");
+        }
+        (ManagedObject::ConfigMap(desired), ManagedObject::ConfigMap(live)) => {
+            let ConfigMap { metadata: _, data, binary_data, immutable } = desired;
+            differ(data.clone().unwrap_or_default() == live.data.clone().unwrap_or_default(), "data");
+            differ(binary_data.clone().unwrap_or_default() == live.binary_data.clone().unwrap_or_default(), "binaryData");
+            differ(immutable.unwrap_or_default() == live.immutable.unwrap_or_default(), "immutable");
         }
         (ManagedObject::ServiceAccount(desired), ManagedObject::ServiceAccount(live)) => {
             let ServiceAccount { metadata: _, automount_service_account_token, image_pull_secrets: _, secrets: _ } = desired;
@@ -90,12 +96,13 @@ mod tests {
     use crate::plan::fixture::{self, FULL, WIDE, facts, scope};
 
     fn planned() -> Vec<ManagedObject> {
-        crate::plan::compile(&scope(FULL), Some("uid-1"), &fixture::ceilings(&[WIDE]), &facts()).objects
+        crate::plan::compile(&scope(FULL), Some(&fixture::origin()), &fixture::ceilings(&[WIDE]), &facts()).objects
     }
 
     fn parse(like: &ManagedObject, value: Value) -> Option<ManagedObject> {
         Some(match like {
             ManagedObject::NetworkPolicy(_) => ManagedObject::NetworkPolicy(serde_json::from_value(value).ok()?),
+            ManagedObject::ConfigMap(_) => ManagedObject::ConfigMap(serde_json::from_value(value).ok()?),
             ManagedObject::ServiceAccount(_) => ManagedObject::ServiceAccount(serde_json::from_value(value).ok()?),
             ManagedObject::Role(_) => ManagedObject::Role(serde_json::from_value(value).ok()?),
             ManagedObject::RoleBinding(_) => ManagedObject::RoleBinding(serde_json::from_value(value).ok()?),

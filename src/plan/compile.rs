@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Facts, ManagedObject};
-use super::{identity, network, rbac};
+use super::{Facts, Kind, ManagedObject, Origin};
+use super::{guard, identity, network, rbac};
 use crate::scope::{Ceilings, Mode, Scope};
 
 /// Everything that the cluster must hold for one workload.
@@ -12,7 +12,7 @@ pub struct Plan {
     /// The scope that is held: what was declared, narrowed by the ceilings.
     pub scope: Scope,
     pub digest: String,
-    /// In the order of [`super::Kind`], then by namespace and name. Empty in Observe: it writes nothing.
+    /// In the order of [`super::Kind`], then by namespace and name. In Observe only what tells the guards to record.
     pub objects: Vec<ManagedObject>,
     /// What was declared and is not in the plan, and why. Sorted.
     pub refusals: Vec<Refusal>,
@@ -61,8 +61,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What this scope compiles to. `uid` is the AIWorkload's, for owner references; None offline.
-pub fn compile(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, facts: &Facts) -> Plan {
+/// What this scope compiles to. No `origin`: offline, without owner references. The guards' policy is not signed yet.
+pub fn compile(scope: &Scope, origin: Option<&Origin>, ceilings: &Ceilings, facts: &Facts) -> Plan {
+    let uid = origin.map(|origin| origin.uid.as_str());
     let (scope, excesses) = ceilings.narrow(scope);
     let mut refusals: Vec<Refusal> = excesses
         .iter()
@@ -73,10 +74,11 @@ pub fn compile(scope: &Scope, uid: Option<&str>, ceilings: &Ceilings, facts: &Fa
         })
         .collect();
     let mut objects = vec![network::policy(&scope, ceilings, facts, &mut refusals)];
+    objects.extend(guard::config_map(&scope, origin, ceilings, facts));
     objects.extend(identity::service_account(&scope, uid));
     objects.extend(rbac::roles_and_bindings(&scope, uid));
     if scope.mode == Mode::Observe {
-        objects.clear();
+        objects.retain(|object| object.kind() == Kind::ConfigMap);
     }
     objects.sort_by_key(ManagedObject::key);
     refusals.sort();
@@ -91,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::fixture::{self, FULL, WIDE, facts, scope};
+    use crate::plan::fixture::{self, FULL, WIDE, facts, scope, unguarded};
     use crate::scope::{ObjectName, Source, Target};
 
     fn yaml(objects: &[ManagedObject]) -> String {
@@ -136,6 +138,7 @@ mod tests {
                         }
                     }
                 }
+                ManagedObject::ConfigMap(map) => all.extend(guard::passed(map)),
                 ManagedObject::ServiceAccount(_) | ManagedObject::RoleBinding(_) => {}
             }
         }
@@ -144,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_full_scope_as_objects() {
-        let plan = compile(&scope(FULL), Some("uid-1"), &fixture::ceilings(&[WIDE]), &facts());
+        let plan = compile(&scope(FULL), Some(&fixture::origin()), &fixture::ceilings(&[WIDE]), &facts());
         let expected = include_str!("testdata/full.yaml");
         let got = yaml(&plan.objects);
         if std::env::var_os("REMIT_GENERATE").is_some() {
@@ -158,7 +161,7 @@ mod tests {
     fn absent_means_denied_at_every_level() {
         let selector = "selector: {matchLabels: {app: a}}\nmode: Enforce\n";
         for more in ["", "dataSources: []", "capabilities: {}", "capabilities: {clients: []}"] {
-            let plan = compile(&scope(&format!("{selector}{more}")), None, &fixture::ceilings(&[WIDE]), &facts());
+            let plan = compile(&scope(&format!("{selector}{more}")), None, &fixture::ceilings(&[WIDE]), &unguarded());
             assert_eq!(allowed(&plan), BTreeSet::new(), "{more}");
             let ManagedObject::NetworkPolicy(policy) = &plan.objects[0] else { panic!("the policy comes first") };
             let spec = policy.spec.as_ref().unwrap();
@@ -169,7 +172,7 @@ mod tests {
         }
         // An empty ceiling allows nothing of what it bounds; clients are the workload's own side.
         let empty = fixture::ceilings(&["namespaceSelector: {}"]);
-        let plan = compile(&scope(FULL), None, &empty, &facts());
+        let plan = compile(&scope(FULL), None, &empty, &unguarded());
         assert!(allowed(&plan).iter().all(|a| a.starts_with("from ")), "{:?}", allowed(&plan));
         // No facts: nothing but the API server's and clients' rules could be known, and it is not.
         let plan = compile(&scope(FULL), None, &fixture::ceilings(&[WIDE]), &Facts::default());
@@ -190,7 +193,27 @@ mod tests {
         assert_eq!(allowed(&suspended), BTreeSet::new());
         assert_eq!(suspended.objects.len(), compile(&scope(FULL), None, &fixture::ceilings(&[WIDE]), &facts()).objects.len());
         let observed = compile(&scope(&FULL.replace("Enforce", "Observe")), None, &fixture::ceilings(&[WIDE]), &facts());
-        assert_eq!(observed.objects, vec![], "Observe writes nothing");
+        let kinds: Vec<Kind> = observed.objects.iter().map(ManagedObject::kind).collect();
+        assert_eq!(kinds, [Kind::ConfigMap], "Observe tells the guards to record, and writes nothing that denies");
+        assert!(yaml(&observed.objects).contains("\"mode\": \"Observe\""));
+        let unguarded = compile(&scope(&FULL.replace("Enforce", "Observe")), None, &fixture::ceilings(&[WIDE]), &unguarded());
+        assert_eq!(unguarded.objects, vec![], "without guards it writes nothing");
+    }
+
+    #[test]
+    fn guards_reach_the_operator_and_need_its_name() {
+        let nothing = scope("selector: {matchLabels: {app: a}}\nmode: Enforce");
+        let plan = compile(&nothing, None, &fixture::ceilings(&[WIDE]), &facts());
+        let opened: Vec<String> = allowed(&plan).into_iter().collect();
+        let to_operator = r#"to {"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"remit-system"}},"podSelector":{"matchLabels":{"app.kubernetes.io/component":"operator","app.kubernetes.io/name":"remit"}}} {"port":9445,"protocol":"TCP"}"#;
+        assert!(opened.iter().any(|o| o == to_operator), "{opened:#?}");
+        let dns = |o: &&String| o.contains("\"port\":53") && (o.contains("kube-dns") || o.contains("169.254.20.10/32"));
+        assert_eq!((opened.len(), opened.iter().filter(dns).count()), (5, 4), "the operator and DNS: {opened:#?}");
+        let suspended = scope("selector: {matchLabels: {app: a}}\nmode: Enforce\nsuspend: true");
+        assert_eq!(allowed(&compile(&suspended, None, &fixture::ceilings(&[WIDE]), &facts())), BTreeSet::new());
+        let kinds = |plan: &Plan| plan.objects.iter().map(ManagedObject::kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&plan), [Kind::NetworkPolicy, Kind::ConfigMap, Kind::ServiceAccount]);
+        assert_eq!(kinds(&compile(&nothing, None, &fixture::ceilings(&[WIDE]), &unguarded())), [Kind::NetworkPolicy, Kind::ServiceAccount]);
     }
 
     #[test]

@@ -23,6 +23,23 @@ pub struct Facts {
     pub dns_addresses: Vec<IpAddr>,
     /// The cluster's DNS domain.
     pub domain: DomainName,
+    /// Where guards ask for their policy. None: there are no guards.
+    pub channel: Option<ChannelFact>,
+}
+
+/// The operator's end of the control channel: a Service whose name leads to its pods, and the port on which these listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelFact {
+    pub service: ObjectName,
+    pub port: u16,
+}
+
+impl ChannelFact {
+    /// The Service's full name, if it can be one.
+    pub fn name(&self, domain: &DomainName) -> Option<DomainName> {
+        let ObjectName { namespace, name } = &self.service;
+        format!("{name}.{namespace}.svc.{domain}").parse().ok()
+    }
 }
 
 /// A Service.

@@ -1,7 +1,7 @@
 //! Fixtures of the tests: one AIWorkload with everything in it, and a small cluster. All values differ, so that swapped ones show.
 
 use crate::api::{AIWorkload, ScopeCeiling};
-use crate::plan::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
+use crate::plan::{ChannelFact, ClusterRanges, DnsFact, EndpointFact, Facts, Origin, PortTarget, ServiceFact, ServicePortFact, Transport};
 use crate::scope::{Ceilings, ObjectName, Scope};
 
 pub fn workload(spec: &str) -> AIWorkload {
@@ -30,6 +30,11 @@ pub fn ceilings(specs: &[&str]) -> Ceilings {
             .map(|(i, s)| super::ceiling(&ceiling(&format!("c{i}"), s)).unwrap_or_else(|e| panic!("{e:?}")).1)
             .collect(),
     )
+}
+
+/// Of which AIWorkload the plans are.
+pub fn origin() -> Origin {
+    Origin { uid: "uid-1".to_owned(), generation: 7 }
 }
 
 /// Everything a scope can declare.
@@ -65,6 +70,11 @@ services:
 kubernetes:
 - {name: orders, namespace: shop, apiGroups: [shop.example.com], resources: [orders]}
 - {name: settings, apiGroups: [''], resources: [configmaps], access: ReadWrite}";
+
+/// The same cluster without guards.
+pub fn unguarded() -> Facts {
+    Facts { channel: None, ..facts() }
+}
 
 /// A cluster whose IPv6 pods bear numbers of a global block.
 pub fn facts() -> Facts {
@@ -127,5 +137,6 @@ pub fn facts() -> Facts {
         }],
         dns_addresses: vec!["169.254.20.10".parse().unwrap()],
         domain: "cluster.example".parse().unwrap(),
+        channel: Some(ChannelFact { service: ObjectName::new("remit-system", "remit-guards"), port: 9445 }),
     }
 }

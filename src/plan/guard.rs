@@ -1,66 +1,106 @@
-//! What the guards of a workload enforce: the policy document.
+//! What the guards of a workload enforce: the policy document, in the ConfigMap that its pods mount.
 //!
 //! Promise: it names what the NetworkPolicy opens and nothing beyond; what the network layer refuses is not in it. In: a narrowed scope,
-//! ceilings, facts. Out: a document. (Nothing hands it out yet: see ARCHITECTURE.md, "The guard".)
+//! ceilings, facts. Out: a document; a ConfigMap with its text, which the operator signs.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ConfigMap;
 
-use super::{Facts, PortTarget, ServiceFact, Transport, network};
-use crate::policy::{Destination, Document, FORMAT, Mode, Network, Target, WorkloadId};
+use super::object::metadata;
+use super::{Facts, ManagedObject, PortTarget, ServiceFact, Transport, network};
+use crate::policy::pod::POLICY_FILE;
+use crate::policy::{Channel, Destination, Document, FORMAT, Mode, Network, Target, WorkloadId};
 use crate::scope::{self, Ceilings, ObjectName, Scope};
 
 const DNS_PORT: u16 = 53;
 
-/// The AIWorkload that a policy is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The AIWorkload that a plan is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     pub uid: String,
     pub generation: i64,
 }
 
+/// Name of the ConfigMap of a workload.
+pub(super) fn name(workload: &ObjectName) -> String {
+    format!("remit-{}", workload.name)
+}
+
+/// None: there are no guards.
+pub(super) fn config_map(scope: &Scope, origin: Option<&Origin>, ceilings: &Ceilings, facts: &Facts) -> Option<ManagedObject> {
+    facts.channel.as_ref()?;
+    let origin = origin.cloned().unwrap_or_default();
+    Some(holding(&scope.workload, &guard_policy(scope, &origin, ceilings, facts)))
+}
+
+/// The ConfigMap under which nothing passes any more. Made anew, not from what lies there: that may be anybody's.
+pub fn suspended(workload: &ObjectName, origin: &Origin, facts: &Facts) -> ManagedObject {
+    let digest = String::new();
+    holding(workload, &Document { suspended: true, ..document(workload, origin, facts, Mode::Enforce, digest, Vec::new()) })
+}
+
 /// What the guards of this scope enforce. The scope is narrowed by the ceilings already ([`super::Plan::scope`]).
 pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: &Facts) -> Document {
     let Scope { workload, mode, suspended, selector: _, account: _, sources, clients: _ } = scope;
-    let Facts { services: _, endpoints: _, api_server, api_service, ranges, dns, dns_addresses, domain } = facts;
     let mut destinations = Vec::new();
     for source in sources {
         let target = match &source.target {
             scope::Target::Service { service, port } => to_service(scope, service, *port, ceilings, facts),
             // The outside cannot be told from a pod: the network layer says so.
-            scope::Target::Host { .. } if ranges.pods.is_empty() => None,
+            scope::Target::Host { .. } if facts.ranges.pods.is_empty() => None,
             scope::Target::Host { host, port } => host.parse().ok().map(|name| Target::Host { name, port: *port }),
             scope::Target::Kubernetes(_) => {
-                let addresses = api_server.iter().chain(api_service).map(|(address, port)| socket(*address, *port));
+                let addresses = facts.api_server.iter().chain(&facts.api_service).map(|(address, port)| socket(*address, *port));
                 Some(Target::Kubernetes { addresses: addresses.collect() })
             }
             scope::Target::ConfigMap(_) | scope::Target::Secret(_) | scope::Target::PersistentVolumeClaim { .. } => None,
         };
         destinations.extend(target.map(|target| Destination { source: source.name.clone(), target }));
     }
+    let mode = match mode {
+        scope::Mode::Observe => Mode::Observe,
+        scope::Mode::Enforce => Mode::Enforce,
+    };
+    Document { suspended: *suspended, ..document(workload, origin, facts, mode, scope.digest(), destinations) }
+}
+
+fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, digest: String, destinations: Vec<Destination>) -> Document {
+    let Facts { services: _, endpoints: _, api_server: _, api_service: _, ranges, dns, dns_addresses, domain, channel } = facts;
     let dns: BTreeSet<SocketAddr> =
         dns.iter().flat_map(|dns| &dns.addresses).chain(dns_addresses).map(|address| socket(*address, DNS_PORT)).collect();
+    let channel = channel.as_ref().and_then(|channel| Some(Channel { name: channel.name(domain)?, port: channel.port }));
     Document {
         format: FORMAT,
         workload: WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: origin.uid.clone() },
         generation: origin.generation,
-        digest: scope.digest(),
-        mode: match mode {
-            scope::Mode::Observe => Mode::Observe,
-            scope::Mode::Enforce => Mode::Enforce,
-        },
-        suspended: *suspended,
+        // Whoever hands it out knows the text before: `policy::next_serial`.
+        serial: 0,
+        digest,
+        mode,
+        suspended: false,
         network: Network {
             domain: domain.clone(),
             dns: dns.into_iter().collect(),
             services: scope::Ranges::new(ranges.pods.iter().chain(&ranges.services).copied()).blocks().to_vec(),
             own: facts.own_ranges().blocks().to_vec(),
         },
-        channel: None,
+        channel,
         destinations,
     }
+}
+
+/// It has no owner, like the NetworkPolicy: a foreground deletion would remove it while its pods run.
+fn holding(workload: &ObjectName, document: &Document) -> ManagedObject {
+    let text = serde_json::to_string_pretty(document).expect("a document has only string keys and finite numbers") + "\n";
+    ManagedObject::ConfigMap(ConfigMap {
+        metadata: metadata(workload, None, &workload.namespace, &name(workload)),
+        data: Some([(POLICY_FILE.to_owned(), text)].into()),
+        binary_data: None,
+        immutable: None,
+    })
 }
 
 fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceilings, facts: &Facts) -> Option<Target> {
@@ -86,6 +126,14 @@ fn socket(address: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(address.to_canonical(), port)
 }
 
+/// What a guard would let through, one line each: for tests of the whole plan.
+#[cfg(test)]
+pub(super) fn passed(map: &ConfigMap) -> Vec<String> {
+    let document = Document::read(map.data.as_ref().unwrap()[POLICY_FILE].as_bytes()).unwrap();
+    let all = if document.suspended { Vec::new() } else { tests::destinations(&document) };
+    all.into_iter().map(|line| format!("guard: {line}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,11 +143,11 @@ mod tests {
     fn of(spec: &str, facts: &Facts) -> Document {
         let ceilings = fixture::ceilings(&[WIDE]);
         let (scope, _) = ceilings.narrow(&fixture::scope(spec));
-        guard_policy(&scope, &Origin { uid: "uid-1".to_owned(), generation: 7 }, &ceilings, facts)
+        guard_policy(&scope, &fixture::origin(), &ceilings, facts)
     }
 
     /// What a guard lets through, one line each.
-    fn destinations(document: &Document) -> Vec<String> {
+    pub fn destinations(document: &Document) -> Vec<String> {
         let mut all = Vec::new();
         for Destination { source: _, target } in &document.destinations {
             match target {
@@ -139,7 +187,40 @@ mod tests {
         assert_eq!((document.generation, document.workload.uid.as_str()), (7, "uid-1"));
         let dns: Vec<String> = document.network.dns.iter().map(ToString::to_string).collect();
         assert_eq!(dns, ["10.96.0.10:53", "169.254.20.10:53", "[fd00:10:96::a]:53"]);
+        let channel = document.channel.clone().expect("there is one");
+        assert_eq!((channel.name.as_str(), channel.port), ("remit-guards.remit-system.svc.cluster.example", 9445));
         GuardPolicy::try_from(document).expect("a guard can enforce it");
+    }
+
+    #[test]
+    fn it_travels_in_a_config_map_without_owner() {
+        let (scope, ceilings) = (fixture::scope(FULL), fixture::ceilings(&[WIDE]));
+        let of = |facts: &Facts| config_map(&scope, Some(&fixture::origin()), &ceilings, facts);
+        let Some(ManagedObject::ConfigMap(map)) = of(&fixture::facts()) else { panic!("none") };
+        let ConfigMap { metadata, data, binary_data, immutable } = map;
+        assert_eq!((metadata.name.as_deref(), metadata.namespace.as_deref()), (Some("remit-support-bot"), Some("support")));
+        assert_eq!((metadata.owner_references, binary_data, immutable), (None, None, None));
+        let data = data.unwrap();
+        assert_eq!(data.keys().collect::<Vec<_>>(), [POLICY_FILE]);
+        let text = &data[POLICY_FILE];
+        assert!(text.ends_with("}\n"), "a note's text ends in a newline");
+        assert_eq!(Document::read(text.as_bytes()).unwrap(), super::tests::of(FULL, &fixture::facts()));
+        assert_eq!(of(&fixture::unguarded()), None, "without guards there is none");
+    }
+
+    #[test]
+    fn suspended_lets_nothing_pass_and_is_one_that_guards_take() {
+        let facts = fixture::facts();
+        let workload = ObjectName::new("support", "support-bot");
+        let ManagedObject::ConfigMap(map) = suspended(&workload, &fixture::origin(), &facts) else { panic!("another kind") };
+        assert_eq!(passed(&map), [""; 0]);
+        let document = Document::read(map.data.unwrap()[POLICY_FILE].as_bytes()).unwrap();
+        let Document { suspended, mode, destinations, channel, network, .. } = document.clone();
+        assert_eq!((suspended, mode, destinations), (true, Mode::Enforce, vec![]));
+        // It still finds the operator, who may have another one.
+        assert_eq!((channel, network), (of(FULL, &facts).channel, of(FULL, &facts).network));
+        let policy = |document| GuardPolicy::try_from(document).unwrap();
+        assert!(policy(of(FULL, &facts)).may_become(&policy(document)), "running guards take it");
     }
 
     #[test]

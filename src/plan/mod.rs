@@ -4,6 +4,7 @@
 //! nothing but its arguments, and not on their order.
 
 mod admit;
+mod break_glass;
 mod compare;
 mod compile;
 mod conflict;
@@ -15,20 +16,25 @@ mod identity;
 mod inject;
 mod network;
 mod object;
+mod patch;
 pub mod project;
 mod rbac;
 mod review;
+mod template;
 mod unscoped;
 mod validate;
 
-pub use admit::{Admission, Subject, admit, admit_unscoped, admit_update};
+pub use admit::{Admission, Debugging, Subject, admit, admit_ours, admit_unscoped, admit_update};
+pub use break_glass::BreakGlass;
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing, seniority};
-pub use facts::{ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
-pub use guard::{Origin, guard_policy};
+pub use facts::{ChannelFact, ClusterRanges, DnsFact, EndpointFact, Facts, PortTarget, ServiceFact, ServicePortFact, Transport};
+pub use guard::{Origin, guard_policy, suspended};
 pub use inject::{GuardSettings, Injection, ids, inject};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
+pub use patch::patch;
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};
+pub use template::{TEMPLATES, Template, read as read_template};
 pub use unscoped::{UNSCOPED_POLICY, left_out, unscoped_policy};
-pub use validate::{FieldError, ceiling, validate};
+pub use validate::{FieldError, ceiling, unscoped, validate};

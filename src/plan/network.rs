@@ -16,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::object::metadata;
-use super::{DnsFact, Facts, ManagedObject, PortTarget, Refusal, RefusalReason, ServiceFact, ServicePortFact, Transport};
+use super::{ChannelFact, DnsFact, Facts, ManagedObject, PortTarget, Refusal, RefusalReason, ServiceFact, ServicePortFact, Transport};
+use crate::policy::pod::OPERATOR_LABELS;
 use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selector, Target};
 
 /// The label which every Namespace bears with its own name.
@@ -109,6 +110,13 @@ fn egress(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Vec<
             }
             Target::ConfigMap(_) | Target::Secret(_) | Target::PersistentVolumeClaim { .. } => {}
         }
+    }
+    // The guard looks the operator up, and asks it.
+    if let Some(ChannelFact { service, port }) = &facts.channel {
+        names_are_needed = true;
+        let selector = Selector::labels(OPERATOR_LABELS).expect("labels are well-formed");
+        let peer = Peer::Pods { namespace: service.namespace.clone(), selector };
+        openings.entry(peer).or_default().insert((Transport::Tcp, PortTarget::Number(*port)));
     }
     if names_are_needed {
         open_dns(facts, &mut openings);

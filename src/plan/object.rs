@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -17,6 +17,7 @@ use crate::scope::ObjectName;
 #[serde(untagged)]
 pub enum ManagedObject {
     NetworkPolicy(NetworkPolicy),
+    ConfigMap(ConfigMap),
     ServiceAccount(ServiceAccount),
     Role(Role),
     RoleBinding(RoleBinding),
@@ -26,6 +27,8 @@ pub enum ManagedObject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     NetworkPolicy,
+    /// What the guards enforce.
+    ConfigMap,
     ServiceAccount,
     Role,
     RoleBinding,
@@ -39,11 +42,12 @@ pub struct ObjectKey {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::NetworkPolicy, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding];
+    pub const ALL: [Kind; 5] = [Kind::NetworkPolicy, Kind::ConfigMap, Kind::ServiceAccount, Kind::Role, Kind::RoleBinding];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::ConfigMap => "ConfigMap",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::Role => "Role",
             Kind::RoleBinding => "RoleBinding",
@@ -54,6 +58,7 @@ impl Kind {
     pub fn resource(self) -> (&'static str, &'static str) {
         match self {
             Kind::NetworkPolicy => ("networking.k8s.io", "networkpolicies"),
+            Kind::ConfigMap => ("", "configmaps"),
             Kind::ServiceAccount => ("", "serviceaccounts"),
             Kind::Role => ("rbac.authorization.k8s.io", "roles"),
             Kind::RoleBinding => ("rbac.authorization.k8s.io", "rolebindings"),
@@ -73,6 +78,7 @@ impl ObjectKey {
         let own = self.object.namespace == workload.namespace;
         match self.kind {
             Kind::NetworkPolicy => own && self.object.name == super::network::name(workload),
+            Kind::ConfigMap => own && self.object.name == super::guard::name(workload),
             Kind::ServiceAccount => own && self.object.name == workload.name,
             Kind::Role | Kind::RoleBinding => self.object.name == super::rbac::name(workload),
         }
@@ -89,6 +95,7 @@ impl ManagedObject {
     pub fn kind(&self) -> Kind {
         match self {
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Self::ConfigMap(_) => Kind::ConfigMap,
             Self::ServiceAccount(_) => Kind::ServiceAccount,
             Self::Role(_) => Kind::Role,
             Self::RoleBinding(_) => Kind::RoleBinding,
@@ -98,6 +105,7 @@ impl ManagedObject {
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
             Self::NetworkPolicy(o) => &o.metadata,
+            Self::ConfigMap(o) => &o.metadata,
             Self::ServiceAccount(o) => &o.metadata,
             Self::Role(o) => &o.metadata,
             Self::RoleBinding(o) => &o.metadata,
@@ -107,6 +115,7 @@ impl ManagedObject {
     pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
         match self {
             Self::NetworkPolicy(o) => &mut o.metadata,
+            Self::ConfigMap(o) => &mut o.metadata,
             Self::ServiceAccount(o) => &mut o.metadata,
             Self::Role(o) => &mut o.metadata,
             Self::RoleBinding(o) => &mut o.metadata,

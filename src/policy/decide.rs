@@ -1,5 +1,6 @@
 //! The decision: a name that is asked for, a connection that begins, a server that is named.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::document::{DeclaredService, GuardPolicy, Mode};
@@ -186,6 +187,42 @@ impl GuardPolicy {
         }
     }
 
+    /// The data source that declares this name on this port, wherever it leads to.
+    pub fn by_name(&self, name: &DomainName, port: u16) -> Result<&str, Reason> {
+        if self.suspended {
+            return Err(Reason::Suspended);
+        }
+        let ports: BTreeMap<u16, &String> = if let Some(ports) = self.hosts.get(name) {
+            ports.iter().map(|(port, source)| (*port, source)).collect()
+        } else if let Some(service) = self.service_of(name) {
+            service.ports.iter().map(|(port, source)| (*port, source)).collect()
+        } else if *name == self.api_server_name {
+            self.api_server.iter().map(|(address, source)| (address.port(), source)).collect()
+        } else {
+            BTreeMap::new()
+        };
+        match ports.get(&port) {
+            Some(source) => Ok(source.as_str()),
+            None if ports.is_empty() => Err(Reason::NameNotDeclared),
+            None => Err(Reason::PortNotDeclared),
+        }
+    }
+
+    /// The full names that a client may mean by this one, as a pod's search list completes it; the name itself last.
+    pub fn meant(&self, name: &DomainName) -> Vec<DomainName> {
+        let suffixes =
+            [format!("{}.svc.{}", self.workload.namespace, self.domain), format!("svc.{}", self.domain), self.domain.to_string()];
+        let mut all: Vec<DomainName> =
+            suffixes.iter().filter_map(|suffix| format!("{name}.{suffix}").parse().ok()).filter(|full| self.declares(full)).collect();
+        all.push(name.clone());
+        all
+    }
+
+    /// The hosts that are declared on this port.
+    pub fn hosts_on(&self, port: u16) -> impl Iterator<Item = &DomainName> {
+        self.hosts.iter().filter(move |(_, ports)| ports.contains_key(&port)).map(|(name, _)| name)
+    }
+
     fn refuse(&self, to: SocketAddr, reason: Reason) -> Connect {
         match self.mode {
             Mode::Enforce => Connect::Denied(reason),
@@ -225,7 +262,7 @@ fn permit(upstream: Upstream, source: &str) -> Connect {
 }
 
 /// Addresses that no declaration leads to.
-fn never(address: IpAddr) -> bool {
+pub(super) fn never(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => a.is_loopback() || a.is_unspecified() || a.is_link_local() || a.is_multicast() || a.is_broadcast(),
         IpAddr::V6(a) => a.is_loopback() || a.is_unspecified() || a.is_unicast_link_local() || a.is_multicast(),

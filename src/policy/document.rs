@@ -3,17 +3,20 @@
 //! It names destinations, not mechanisms. Unknown fields and values are refused: an old guard never half-understands a new document.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::decide::never;
 use crate::scope::{DomainName, Ranges};
 
 /// The format that this program writes and reads.
 pub const FORMAT: u32 = 1;
 /// More destinations than this are refused.
 pub const MOST_DESTINATIONS: usize = 1_024;
+/// Replicas of the operator that a guard speaks to.
+const MOST_OPERATORS: usize = 4;
 /// More bytes than this are not read.
 const LARGEST: usize = 1024 * 1024;
 
@@ -24,6 +27,9 @@ pub struct Document {
     pub workload: WorkloadId,
     /// Of the AIWorkload: a guard never goes back to an older one of the same uid.
     pub generation: i64,
+    /// Of this text, and growing: what the operator knows of the cluster changes without a generation. See [`next_serial`].
+    #[serde(default)]
+    pub serial: u64,
     /// Of the scope.
     pub digest: String,
     pub mode: Mode,
@@ -41,6 +47,16 @@ pub struct WorkloadId {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+}
+
+/// Which text it is, among all that were made of an AIWorkload's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Edition {
+    pub uid: String,
+    pub generation: i64,
+    pub serial: u64,
+    pub digest: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +138,7 @@ pub enum DocumentError {
 pub struct GuardPolicy {
     pub workload: WorkloadId,
     pub generation: i64,
+    pub serial: u64,
     pub digest: String,
     pub mode: Mode,
     pub suspended: bool,
@@ -169,7 +186,7 @@ impl TryFrom<Document> for GuardPolicy {
     type Error = DocumentError;
 
     fn try_from(document: Document) -> Result<Self, DocumentError> {
-        let Document { format, workload, generation, digest, mode, suspended, network, channel, destinations } = document;
+        let Document { format, workload, generation, serial, digest, mode, suspended, network, channel, destinations } = document;
         if format != FORMAT {
             return Err(DocumentError::Format(format));
         }
@@ -192,6 +209,7 @@ impl TryFrom<Document> for GuardPolicy {
             api_server: BTreeMap::new(),
             workload,
             generation,
+            serial,
             digest,
             mode,
             suspended,
@@ -231,12 +249,52 @@ impl TryFrom<Document> for GuardPolicy {
     }
 }
 
+impl Edition {
+    /// Whether this text may take the place of `before`: never an older one of the same AIWorkload. One that was deleted and made again
+    /// counts its generations anew, and its texts do not: so what an earlier one allowed does not come back.
+    pub fn may_follow(&self, before: &Self) -> bool {
+        let same = self.uid == before.uid;
+        self.serial >= before.serial && (!same || self.generation >= before.generation) || same && self.generation > before.generation
+    }
+}
+
+/// Numbers the text that is about to be written where `previous` lies: its own serial if it says the same, else a greater one. `now`:
+/// milliseconds since 1970.
+pub fn next_serial(previous: Option<&Document>, new: &mut Document, now: u64) {
+    new.serial = match previous {
+        None => now,
+        Some(previous) => {
+            new.serial = previous.serial;
+            if new == previous { previous.serial } else { now.max(previous.serial.saturating_add(1)) }
+        }
+    };
+}
+
+impl Document {
+    pub fn edition(&self) -> Edition {
+        let Self { workload, generation, serial, digest, .. } = self;
+        Edition { uid: workload.uid.clone(), generation: *generation, serial: *serial, digest: digest.clone() }
+    }
+}
+
 impl GuardPolicy {
-    /// Whether `next` may take this one's place: never an older one of the same AIWorkload, never another AIWorkload's.
+    /// Whether `next` may take this one's place: never an older one, never another AIWorkload's.
     pub fn may_become(&self, next: &GuardPolicy) -> bool {
-        let WorkloadId { namespace, name, uid } = &next.workload;
-        let same = *namespace == self.workload.namespace && *name == self.workload.name;
-        same && (*uid != self.workload.uid || next.generation >= self.generation)
+        let WorkloadId { namespace, name, uid: _ } = &next.workload;
+        *namespace == self.workload.namespace && *name == self.workload.name && next.edition().may_follow(&self.edition())
+    }
+
+    pub fn edition(&self) -> Edition {
+        let Self { workload, generation, serial, digest, .. } = self;
+        Edition { uid: workload.uid.clone(), generation: *generation, serial: *serial, digest: digest.clone() }
+    }
+
+    /// Where the operator may be, of the addresses that its name has: one is always found in the same order, and nothing lies within this
+    /// pod or beside the node.
+    pub fn operators(&self, found: &[IpAddr]) -> Vec<SocketAddr> {
+        let Some(Channel { name: _, port }) = &self.channel else { return Vec::new() };
+        let allowed: BTreeSet<IpAddr> = found.iter().map(IpAddr::to_canonical).filter(|address| !never(*address)).collect();
+        allowed.into_iter().take(MOST_OPERATORS).map(|address| SocketAddr::new(address, *port)).collect()
     }
 
     /// The full names of declared Services.

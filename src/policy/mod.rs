@@ -3,15 +3,19 @@
 //! [`Document`] is what the operator writes and the guard reads; [`GuardPolicy`] is what a valid one means. A [`Permit`] is made here
 //! only, and nothing is reached without one. Every no is a [`Reason`] of a closed list. No clock, no sockets.
 
+pub mod channel;
 mod decide;
 mod document;
 pub mod pod;
 mod reason;
+#[cfg(feature = "signed")]
+pub mod signed;
 #[cfg(test)]
 mod tests;
 
 pub use decide::{Connect, Lookup, Permit, Record, Upstream};
 pub use document::{
-    Channel, Destination, Document, DocumentError, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
+    Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
+    next_serial,
 };
 pub use reason::{Attempt, Reason};

@@ -16,6 +16,12 @@ pub const TOKEN_FILE: &str = "token";
 pub const TOKEN_AUDIENCE: &str = "remit.dev/guard";
 pub const TOKEN_SECONDS: i64 = 3600;
 
+/// The Service of the operator through which guards ask for their policy, and its port, where nothing else is said.
+pub const CHANNEL_SERVICE: &str = "remit-guards";
+pub const CHANNEL_PORT: u16 = 9444;
+/// Labels of the operator's pods, as the chart sets them.
+pub const OPERATOR_LABELS: [(&str, &str); 2] = [("app.kubernetes.io/name", "remit"), ("app.kubernetes.io/component", "operator")];
+
 /// Where redirected TCP arrives, on loopback.
 pub const TCP_PORT: u16 = 15_471;
 /// Where redirected DNS arrives, UDP and TCP, on loopback.

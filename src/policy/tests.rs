@@ -319,22 +319,64 @@ fn a_namespace_of_digits_is_one_like_others() {
 
 #[test]
 fn never_back() {
-    let now = policy();
+    let now = with(|d| d.serial = 50);
     let table = [
-        (3, "u-1", "bot", true),
-        (4, "u-1", "bot", true),
-        (2, "u-1", "bot", false),
-        (1, "u-2", "bot", true), // deleted and made again
-        (9, "u-1", "other", false),
+        (3, 50, "u-1", "bot", true),
+        (3, 51, "u-1", "bot", true),  // the cluster changed, the AIWorkload did not
+        (3, 49, "u-1", "bot", false), // a file that lags behind the channel
+        (4, 51, "u-1", "bot", true),
+        (4, 7, "u-1", "bot", true), // another replica's clock
+        (2, 50, "u-1", "bot", false),
+        (2, 99, "u-1", "bot", false),
+        (1, 51, "u-2", "bot", true),  // deleted and made again
+        (1, 49, "u-0", "bot", false), // what was there before it was deleted and made again
+        (9, 49, "u-0", "bot", false),
+        (9, 51, "u-1", "other", false),
     ];
-    for (generation, uid, workload, expected) in table {
+    for (generation, serial, uid, workload, expected) in table {
         let next = with(|d| {
             d.generation = generation;
+            d.serial = serial;
             d.workload.uid = uid.into();
             d.workload.name = workload.into();
         });
-        assert_eq!(now.may_become(&next), expected, "{generation} {uid} {workload}");
+        assert_eq!(now.may_become(&next), expected, "{generation} {serial} {uid} {workload}");
     }
+}
+
+#[test]
+fn serials_grow_with_what_is_said() {
+    let numbered = |serial: u64| Document { serial, ..document() };
+    let other = |document: Document| Document { digest: "other".to_owned(), ..document };
+    let table = [
+        (None, document(), 100, 100),
+        (Some(numbered(70)), document(), 100, 70), // it says the same
+        (Some(numbered(70)), numbered(3), 100, 70),
+        (Some(numbered(70)), other(document()), 100, 100),
+        (Some(numbered(100)), other(document()), 100, 101), // within a millisecond
+        (Some(numbered(500)), other(document()), 100, 501), // a clock that went back
+        (Some(numbered(u64::MAX)), other(document()), 100, u64::MAX),
+    ];
+    for (previous, mut new, now, expected) in table {
+        next_serial(previous.as_ref(), &mut new, now);
+        assert_eq!(new.serial, expected, "{previous:?}");
+        if let Some(previous) = &previous {
+            assert!(new.edition().may_follow(&previous.edition()));
+        }
+    }
+}
+
+#[test]
+fn where_the_operator_may_be() {
+    let channel = Channel { name: name("remit-guards.remit-system.svc.cluster.local"), port: 9444 };
+    let policy = with(|d| d.channel = Some(channel));
+    let found =
+        ["10.244.0.9", "127.0.0.1", "169.254.169.254", "::ffff:10.244.0.9", "fe80::1", "10.244.0.8", "0.0.0.0", "::1", "2001:db8::8"];
+    let found: Vec<IpAddr> = found.iter().map(|a| a.parse().unwrap()).collect();
+    assert_eq!(policy.operators(&found), [at("10.244.0.8:9444"), at("10.244.0.9:9444"), at("[2001:db8::8]:9444")]);
+    let many: Vec<IpAddr> = (1..=9).map(|n| IpAddr::from([10, 244, 0, n])).collect();
+    assert_eq!(policy.operators(&many).len(), 4);
+    assert_eq!(self::policy().operators(&many), [], "the file alone");
 }
 
 proptest! {

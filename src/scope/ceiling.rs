@@ -14,11 +14,21 @@ use super::{Class, ObjectName, Permission, Scope, Source, Target};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ceiling {
     pub name: String,
-    pub isolate_unscoped: bool,
+    pub unscoped: Unscoped,
     pub hosts: Vec<CeilingHost>,
     pub services: Vec<CeilingService>,
     pub kubernetes: Vec<CeilingKubernetes>,
     pub classes: BTreeSet<Class>,
+}
+
+/// What becomes of pods that no AIWorkload selects; what is stricter comes later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unscoped {
+    #[default]
+    Allow,
+    Isolate,
+    /// Those that run are isolated.
+    Deny,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,9 +164,14 @@ impl Ceilings {
             })
     }
 
-    /// Whether pods that no AIWorkload selects are cut off.
+    /// What becomes of pods that no AIWorkload selects: the strictest that any ceiling says.
+    pub fn unscoped(&self) -> Unscoped {
+        self.0.iter().map(|c| c.unscoped).max().unwrap_or_default()
+    }
+
+    /// Whether those that run are cut off.
     pub fn isolate_unscoped(&self) -> bool {
-        self.0.iter().any(|c| c.isolate_unscoped)
+        self.unscoped() >= Unscoped::Isolate
     }
 }
 
@@ -220,6 +235,34 @@ impl Excess {
             None => format!(
                 "{what} needs a ScopeCeiling over this namespace that allows it (without one, only the namespace's own can be declared)"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_strictest_says_what_becomes_of_unscoped_pods() {
+        let ceiling = |unscoped| Ceiling {
+            name: "c".into(),
+            unscoped,
+            hosts: Vec::new(),
+            services: Vec::new(),
+            kubernetes: Vec::new(),
+            classes: BTreeSet::new(),
+        };
+        use Unscoped::{Allow, Deny, Isolate};
+        for (all, expected, isolated) in [
+            (&[][..], Allow, false),
+            (&[Allow], Allow, false),
+            (&[Allow, Isolate], Isolate, true),
+            (&[Deny, Isolate, Allow], Deny, true),
+            (&[Allow, Deny], Deny, true),
+        ] {
+            let ceilings = Ceilings(all.iter().copied().map(ceiling).collect());
+            assert_eq!((ceilings.unscoped(), ceilings.isolate_unscoped()), (expected, isolated), "{all:?}");
         }
     }
 }

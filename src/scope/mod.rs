@@ -10,7 +10,7 @@ mod permission;
 mod selector;
 
 pub use address::{AddressBlock, Ranges, RangesError, parse_block};
-pub use ceiling::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, Ceilings, Excess, HostPattern, Names};
+pub use ceiling::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, Ceilings, Excess, HostPattern, Names, Unscoped};
 pub use domain::{DomainName, DomainNameError};
 pub use permission::{NEVER_GRANTABLE, NeverGrantable, Permission, Verb, never_grantable};
 pub use selector::{Requirement, Selector, SelectorError};

@@ -74,10 +74,11 @@ fn compile_one_workload() {
     for sources in [1, 5, 20] {
         let (workload, ceilings, facts) = scene(sources);
         let scope = plan::validate(&workload).expect("valid");
-        let compiled = plan::compile(&scope, Some("1"), &ceilings, &facts);
+        let origin = plan::Origin { uid: "1".to_owned(), generation: 1 };
+        let compiled = plan::compile(&scope, Some(&origin), &ceilings, &facts);
         assert!(compiled.refusals.is_empty(), "{:?}", compiled.refusals);
         let validate = measured(|| plan::validate(&workload));
-        let compile = measured(|| plan::compile(&scope, Some("1"), &ceilings, &facts));
+        let compile = measured(|| plan::compile(&scope, Some(&origin), &ceilings, &facts));
         let compare = measured(|| compiled.objects.iter().map(|o| plan::differences(o, o).len()).sum::<usize>());
         for (what, (median, worst)) in [("validate", validate), ("compile", compile), ("compare", compare)] {
             rows.push((format!("{what}, {} data sources", sources * 3), format!("median {median:?}, 99 % {worst:?}")));

@@ -15,9 +15,10 @@ const ALL: usize = NAMESPACES * PER_NAMESPACE;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Kind of write, how many there must be.
-const EXPECTED: [(&str, usize); 6] = [
+const EXPECTED: [(&str, usize); 7] = [
     ("patch aiworkloads", ALL),
     ("apply networkpolicies", ALL),
+    ("apply configmaps", ALL),
     ("apply serviceaccounts", ALL),
     ("apply roles", ALL),
     ("apply rolebindings", ALL),

@@ -10,8 +10,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 chart=$(cd "$here/../../charts/remit" && pwd)
 [ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 release=remit-chart-system a=remit-chart-a b=remit-chart-b
-policies=(remit-protect-generated remit-keep-enrolled remit-guarded-pods remit-guards remit-guard-tokens remit-guard-access remit-restricted-pods)
-operator=(--as "system:serviceaccount:$release:remit")
+rules=(remit-confine-policies remit-protect-generated remit-keep-enrolled remit-guarded-pods remit-guards remit-guard-tokens remit-guard-access remit-restricted-pods)
+operator=(--as "system:serviceaccount:$release:remit") policies=(--as "system:serviceaccount:$release:remit-policies")
 checks=0 failures=0 out=
 
 fail() { failures=$((failures + 1)); printf 'FAILED: %s\n' "$*" >&2; }
@@ -44,8 +44,9 @@ gone() { ! kubectl get "$@"; }
 source "$here/pods.sh"
 
 clean() {
-  kubectl delete validatingwebhookconfiguration remit-scope remit-recorder --ignore-not-found
-  kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy "${policies[@]}" --ignore-not-found
+  kubectl delete validatingwebhookconfiguration remit-scope remit-recorder remit-pods --ignore-not-found
+  kubectl delete mutatingwebhookconfiguration remit-inject --ignore-not-found
+  kubectl delete validatingadmissionpolicybinding,validatingadmissionpolicy "${rules[@]}" --ignore-not-found
   kubectl delete scopeceilings chart-test --ignore-not-found || true
   kubectl -n $a patch aiworkload bot --type merge -p '{"metadata":{"finalizers":null}}' || true
   let_go
@@ -126,30 +127,31 @@ for helm in "$@"; do
   passes "the definitions are established" kubectl wait --for=condition=Established crd/aiworkloads.remit.dev crd/scopeceilings.remit.dev --timeout=20s
   until_true kubectl get scopeceilings
   # what the operator does to them must survive Helm
-  for configuration in remit-scope remit-recorder; do
-    names=$(kubectl get validatingwebhookconfiguration "$configuration" -o jsonpath='{range .webhooks[*]}{.name} {end}')
+  for configuration in validating/remit-scope validating/remit-recorder validating/remit-pods mutating/remit-inject; do
+    kind=${configuration%/*}webhookconfiguration configuration=${configuration#*/}
+    names=$(kubectl get "$kind" "$configuration" -o jsonpath='{range .webhooks[*]}{.name} {end}')
     bundle=$(base64 -w0 <"$(kubectl config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority}' | grep . ||
       { kubectl config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority-data}' | base64 -d >"/tmp/remit-chart.$$"; echo "/tmp/remit-chart.$$"; })")
     rm -f "/tmp/remit-chart.$$"
     for name in $names; do
-      passes "the operator writes the caBundle and the path of $name" kubectl "${operator[@]}" patch validatingwebhookconfiguration "$configuration" --type strategic \
+      passes "the operator writes the caBundle and the path of $name" kubectl "${operator[@]}" patch "$kind" "$configuration" --type strategic \
         -p "{\"webhooks\":[{\"name\":\"$name\",\"clientConfig\":{\"caBundle\":\"$bundle\",\"service\":{\"path\":\"/kept\"}}}]}"
     done
   done
-  kept() { kubectl get validatingwebhookconfiguration remit-scope remit-recorder -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{" "}{.clientConfig.service.path}{"\n"}{end}' | grep -c '. /kept$'; }
+  kept() { kubectl get validatingwebhookconfiguration/remit-scope validatingwebhookconfiguration/remit-recorder validatingwebhookconfiguration/remit-pods mutatingwebhookconfiguration/remit-inject -o jsonpath='{range .items[*].webhooks[*]}{.clientConfig.caBundle}{" "}{.clientConfig.service.path}{"\n"}{end}' | grep -c '. /kept$'; }
   values=(--set-json 'grantable.rules=[{"apiGroups":["shop.example.com"],"resources":["orders"],"verbs":["get","list","watch"]}]' --set "grantable.namespaces={$b}"
     --set-json 'ceilings=[{"name":"chart-test","spec":{"namespaceSelector":{"matchLabels":{"chart-test":"true"}},"classes":["Internal"]}}]'
     --set replicas=2 --set webhook.timeoutSeconds=3)
   passes "upgrade" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   passes "the upgrade made the ceiling" kubectl get scopeceiling chart-test
   passes "the upgrade changed the webhook" test "$(kubectl get validatingwebhookconfiguration remit-scope -o jsonpath='{.webhooks[0].timeoutSeconds}')" = 3
-  passes "the upgrade left every caBundle and path" test "$(kept)" = 4
+  passes "the upgrade left every caBundle and path" test "$(kept)" = 10
   passes "roll back" "$helm" rollback remit-chart 1 --namespace "$release"
   passes "rolling back took the ceiling away" gone scopeceiling chart-test
   passes "rolling back took the second replica away" test "$(kubectl -n "$release" get deployment remit-operator -o jsonpath='{.spec.replicas}')" = 1
-  passes "rolling back left every caBundle and path" test "$(kept)" = 4
+  passes "rolling back left every caBundle and path" test "$(kept)" = 10
   passes "upgrade again" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
-  for policy in "${policies[@]}"; do
+  for policy in "${rules[@]}"; do
     passes "$policy has no type errors" until_true test "$(kubectl get validatingadmissionpolicy "$policy" -o json | jq -c '.status.typeChecking')" = '{}'
   done
 
@@ -167,6 +169,12 @@ for helm in "$@"; do
   for verb in escalate bind; do can no "${as[@]}" $verb roles.rbac.authorization.k8s.io -n $a; can no "${as[@]}" $verb clusterroles; done
   for verb in impersonate; do can no "${as[@]}" $verb users; can no "${as[@]}" $verb serviceaccounts; done
   can no "${as[@]}" create serviceaccounts --subresource token -n $a
+  can yes "${as[@]}" create serviceaccounts/remit-policies --subresource token -n "$release"
+  for name in remit remit-uninstall default; do can no "${as[@]}" create serviceaccounts/$name --subresource token -n "$release"; done
+  for verb in get list create update patch delete; do can no "${as[@]}" $verb configmaps -n $a; can yes "${policies[@]}" -- $verb configmaps -n $a; done
+  for kind in secrets pods serviceaccounts networkpolicies aiworkloads.remit.dev; do can no "${policies[@]}" -- get $kind -n $a; can no "${policies[@]}" -- create $kind -n $a; done
+  for verb in create escalate bind; do can no "${policies[@]}" -- $verb roles.rbac.authorization.k8s.io -n $a; done
+  can no "${policies[@]}" -- create serviceaccounts --subresource token -n "$release"
   can no "${as[@]}" update aiworkloads -n $a
   can no "${as[@]}" create aiworkloads -n $a
   can no "${as[@]}" patch validatingwebhookconfigurations/other
@@ -179,6 +187,29 @@ for helm in "$@"; do
   refuses "hands out a further resource" 'attempting to grant' kubectl "${operator[@]}" apply -f - < <(role $b "${orders/orders/refunds}")
   refuses "hands it out where it is not bound" 'attempting to grant' kubectl "${operator[@]}" apply -f - < <(role $a "$orders")
   passes "the way down" kubectl "${operator[@]}" apply -f - < <(role $b '[]')
+
+  configmaps='[{apiGroups: [""], resources: [configmaps], verbs: [get]}]'
+  refuses "hands out ConfigMaps, which another account holds" 'attempting to grant' kubectl "${operator[@]}" apply -f - < <(role $b "$configmaps")
+  refuses "the account of policies hands out nothing" 'cannot (get|patch|create) resource' kubectl "${policies[@]}" apply -f - < <(role $b "$configmaps")
+
+  # --- the account of the guards' policies
+  map() { # NAMESPACE NAME LABELS
+    printf '{apiVersion: v1, kind: ConfigMap, metadata: {name: %s, namespace: %s, labels: %s}, data: {a: b}}' "$2" "$1" "$3"
+  }
+  ours='{app.kubernetes.io/managed-by: remit}' confined='this account writes ConfigMaps named remit-'
+  until_true eval "! kubectl ${policies[*]} create --dry-run=server -f - < <(map $a other '$ours')"
+  passes "it writes a policy" kubectl "${policies[@]}" create -f - < <(map $a remit-bot "$ours")
+  passes "and again" kubectl "${policies[@]}" -n $a patch configmap remit-bot --type merge -p '{"data":{"a":"c"}}'
+  refuses "another name" "$confined" kubectl "${policies[@]}" create -f - < <(map $a other "$ours")
+  refuses "without the label" "$confined" kubectl "${policies[@]}" create -f - < <(map $a remit-other '{}')
+  refuses "where nobody enrolled" "$confined" kubectl "${policies[@]}" create -f - < <(map default remit-bot "$ours")
+  refuses "in Remit's own namespace" "$confined" kubectl "${policies[@]}" create -f - < <(map "$release" remit-bot "$ours")
+  refuses "the operator's configuration" "$confined" kubectl "${policies[@]}" -n "$release" patch configmap remit-operator --type merge -p '{"data":{"config.yaml":""}}'
+  refuses "takes the label off" "$confined" kubectl "${policies[@]}" -n $a label configmap remit-bot app.kubernetes.io/managed-by-
+  refuses "deletes somebody's" "$confined" kubectl "${policies[@]}" -n $a delete configmap kube-root-ca.crt
+  refuses "somebody edits a policy" 'is generated by Remit' kubectl -n $a patch configmap remit-bot --type merge -p '{"data":{"a":"d"}}'
+  refuses "somebody forges one" 'managed-by: remit marks what Remit generates' kubectl create -f - < <(map $a remit-forged "$ours")
+  passes "it deletes a policy" kubectl "${policies[@]}" -n $a delete configmap remit-bot
 
   # --- rights of people
   kubectl create clusterrolebinding remit-chart-edit --clusterrole=edit --user=remit-chart-edit >/dev/null
@@ -264,8 +295,8 @@ for helm in "$@"; do
   passes "a namespace goes with generated objects and AIWorkloads in it, webhook away" kubectl delete namespace $a --timeout=60s
   # No node runs the hook here.
   passes "uninstall" "$helm" uninstall remit-chart --namespace "$release" --no-hooks
-  for kind in clusterroles clusterrolebindings validatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings scopeceilings; do
-    passes "no $kind of Remit are left" test -z "$(kubectl get $kind -o name | grep -E 'remit-(scope|recorder|protect|keep|guard|restricted|operator|grantable|view|edit|release|uninstall)|chart-test$' | grep -v remit-chart || true)"
+  for kind in clusterroles clusterrolebindings validatingwebhookconfigurations mutatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings scopeceilings; do
+    passes "no $kind of Remit are left" test -z "$(kubectl get $kind -o name | grep -E 'remit-(scope|recorder|pods|inject|protect|keep|guard|restricted|confine|policies|operator|grantable|view|edit|release|uninstall)|chart-test$' | grep -v remit-chart || true)"
   done
   passes "the definitions are kept" kubectl get crd aiworkloads.remit.dev scopeceilings.remit.dev
   echo "chart on the API server, Helm $version: done"

@@ -76,14 +76,17 @@ for values in default full cert-manager least; do
   never "Secrets that are not named" "resources: \[secrets\], verbs: \[.*(get|list|watch|update|patch|delete)"
   never "writing pods" "resources:.*${lists}pods(/[a-z]*)?[], \"].*verbs:.*(create|update|patch|delete)"
   never "writing namespaces" "resources:.*${lists}namespaces(/[a-z]*)?[], \"].*verbs:.*(create|update|patch|delete)"
-  never "tokens of accounts" 'serviceaccounts/'
+  token='Role remit-operator {apiGroups: [""], resources: [serviceaccounts/token], resourceNames: [remit-policies], verbs: [create]}'
+  holds "$values: tokens of remit-policies and of no other account" test "$(grep 'serviceaccounts/' "$work/rules")" = "$token"
+  never "ConfigMaps of the whole cluster for the operator's own account" '^ClusterRole remit-operator .*configmaps'
+  holds "$values: remit-policies holds ConfigMaps and nothing else" test "$(grep -c 'Role remit-policies ' "$work/rules")" = 1
   never "webhooks or policies that are not named" 'admissionregistration' 'resources: \[[^]]*\], verbs: \[.*(create|update|patch|delete)'
   never "ClusterRoles or their bindings" "resources:.*${lists}clusterrole"
   never "the verb release for a program" '^(Cluster)?Role remit-(operator|uninstall|test) .*release'
-  # one rule of its own per managed kind, all verbs, in the order of the list of kinds
-  holds "$values: the operator's rights on what it manages are src/plan/object.rs" diff \
-    <(sed -nE '/fn resource/,/^    }/s/.*=> \("([^"]*)", "([a-z]+)"\),/\1 \2/p' "$root/src/plan/object.rs") \
-    <(sed -nE 's/^ClusterRole remit-operator \{apiGroups: \["?([^]"]*)"?\], resources: \[([a-z]+)\], verbs: \[get, list, watch, create, update, patch, delete\]\}$/\1 \2/p' "$work/rules")
+  # one rule of its own per managed kind, all verbs
+  holds "$values: the rights on what is managed are src/plan/object.rs" diff \
+    <(sed -nE '/fn resource/,/^    }/s/.*=> \("([^"]*)", "([a-z]+)"\),/\1 \2/p' "$root/src/plan/object.rs" | sort) \
+    <(sed -nE 's/^ClusterRole remit-(operator|policies) \{apiGroups: \["?([^]"]*)"?\], resources: \[([a-z]+)\], verbs: \[get, list, watch, create, update, patch, delete\]\}$/\2 \3/p' "$work/rules" | sort)
 done
 
 # --- what may never be granted
@@ -132,7 +135,7 @@ refused 'podRanges' --set 'cluster.podRanges={10.0.0.0}'
 refused 'addresses' --set 'dns.addresses={kube-dns}'
 refused 'level' --set logging.level=verbose
 refused 'namespaceSelector' --set-json 'ceilings=[{"name":"a","spec":{}}]'
-refused 'unscopedPods' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"unscopedPods":"Deny"}}]'
+refused 'unscopedPods' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"unscopedPods":"Refuse"}}]'
 refused 'models' --set-json 'ceilings=[{"name":"a","spec":{"namespaceSelector":{},"models":[]}}]'
 refused 'podSecurity' --set podSecurity=restricted
 refused 'maxUnavailable' --set podDisruptionBudget.maxUnavailable=0
@@ -177,7 +180,7 @@ shows "the operator then only reads it" ConfigMap 'type: Files' "${cert[@]}"
 hides "and needs no right to its Secret" Role 'remit-webhook-tls' "${cert[@]}" --set uninstall.enabled=false
 for mode in default cert; do
   if [ $mode = cert ]; then with=("${cert[@]}"); else with=(); fi
-  shows "$mode: the operator keeps the webhook's path" ConfigMap 'configurations: \[remit-scope, remit-recorder\]' "${with[@]}"
+  shows "$mode: the operator keeps the webhook's path" ConfigMap 'configurations: \[remit-scope, remit-recorder, remit-pods\]' "${with[@]}"
   shows "$mode: in its Secret" Role 'resourceNames: \[remit-webhook-path\], verbs: \[get, update\]' "${with[@]}"
   hides "$mode: caBundle is nobody's in the chart" ValidatingWebhookConfiguration caBundle "${with[@]}"
   hides "$mode: nor is the path" ValidatingWebhookConfiguration 'path:' "${with[@]}"

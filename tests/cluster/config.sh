@@ -70,6 +70,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs","io.containerd.snapshot
     sandbox = "remit.test/pause:1"
 [plugins."io.containerd.cri.v1.runtime"]
   enable_unprivileged_ports = true
+  enable_unprivileged_icmp = true
   restrict_oom_score_adj = true
   disable_apparmor = true
   disable_hugetlb_controller = true

@@ -361,7 +361,9 @@ fn what_remit_generated_is_edited_through_its_aiworkload_only() {
             ("NetworkPolicy", "remit-bot", unlabel.clone()),
             ("Role", role.as_str(), all),
             ("RoleBinding", role.as_str(), somebody),
-            ("ServiceAccount", "bot", unlabel),
+            ("ServiceAccount", "bot", unlabel.clone()),
+            ("ConfigMap", "remit-bot", json!([{"op": "add", "path": "/data/policy.note", "value": "{}"}])),
+            ("ConfigMap", "remit-bot", unlabel),
         ];
         // Not what the operator keeps of itself (its lease, what the recorder saw).
         let before = world.tally_in(&[&own]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::support::{Operator, World, always, check, eventually, eventually_within, run};
+use crate::support::{Operator, World, always, check, eventually, eventually_within, opened, run};
 
 /// What is promised for changes of Services and for tightened ceilings.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -77,6 +77,7 @@ capabilities: {{clients: [{{name: web, namespace: {shop}, podSelector: {{matchLa
         let expected = [
             ("patch aiworkloads", 1),
             ("apply networkpolicies", 1),
+            ("apply configmaps", 1),
             ("apply serviceaccounts", 1),
             ("apply roles", 2),
             ("apply rolebindings", 2),
@@ -112,9 +113,10 @@ capabilities: {{clients: [{{name: web, namespace: {shop}, podSelector: {{matchLa
             assert_eq!(binding["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}));
         }
 
-        // What grants in the namespace is owned; what lies elsewhere cannot be, and bears the labels. The policy must outlive its AIWorkload.
+        // What grants in the namespace is owned; what lies elsewhere cannot be, and bears the labels. The policies must outlive their AIWorkload.
         let workload = world.admin.get("AIWorkload", &own, "bot").await.unwrap();
         assert_eq!(world.admin.get("NetworkPolicy", &own, "remit-bot").await.unwrap()["metadata"]["ownerReferences"], Value::Null);
+        assert_eq!(world.admin.get("ConfigMap", &own, "remit-bot").await.unwrap()["metadata"]["ownerReferences"], Value::Null);
         let owner = &world.admin.get("Role", &own, &name).await.unwrap()["metadata"]["ownerReferences"][0];
         assert_eq!((&owner["uid"], &owner["controller"]), (&workload["metadata"]["uid"], &json!(true)));
         let away = world.admin.get("Role", &shop, &name).await.unwrap();
@@ -126,7 +128,7 @@ capabilities: {{clients: [{{name: web, namespace: {shop}, podSelector: {{matchLa
         assert_eq!(status["observedGeneration"], workload["metadata"]["generation"]);
         assert!(status["scopeDigest"].is_string());
         let types: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
-        assert_eq!(types, ["Accepted", "Applied", "Ready"], "Reconciling and Stalled are there only while true");
+        assert_eq!(types, ["Accepted", "Applied", "Ready", "Guarded"], "Reconciling and Stalled are there only while true");
     });
 }
 
@@ -141,7 +143,7 @@ fn a_namespace_that_is_not_enrolled_gets_nothing_and_is_told_how() {
         assert_eq!(world.generated(&own, "bot").await, [""; 0]);
         world.admin.patch("Namespace", "", &own, json!({"metadata": {"labels": {"remit.dev/enrolled": "true"}}})).await.unwrap();
         world.is_ready(&own, "bot").await;
-        assert_eq!(world.generated(&own, "bot").await.len(), 2);
+        assert_eq!(world.generated(&own, "bot").await.len(), 3);
         world.admin.patch("Namespace", "", &own, json!({"metadata": {"labels": {"remit.dev/enrolled": null}}})).await.unwrap();
         world.condition(&own, "bot", "Accepted", "False", "NamespaceNotEnrolled").await;
         assert_eq!(world.generated(&own, "bot").await, [""; 0], "the operator removes what it generated");
@@ -163,7 +165,7 @@ fn of_two_that_could_select_one_pod_the_older_governs() {
         world.is_ready(&own, "older").await;
         world.admin.delete("AIWorkload", &own, "older").await.unwrap();
         world.is_ready(&own, "younger").await;
-        assert_eq!(world.generated(&own, "younger").await.len(), 2, "it takes over");
+        assert_eq!(world.generated(&own, "younger").await.len(), 3, "it takes over");
         assert_eq!(world.generated(&own, "older").await, [""; 0]);
     });
 }
@@ -203,9 +205,12 @@ fn an_older_one_that_begins_to_overlap_does_not_set_pods_free() {
         let after = world.policy(&own, "b-younger").await.expect("its pods stay denied");
         assert_eq!(after["podSelector"], before["podSelector"]);
         assert!(["ingress", "egress"].iter().all(|list| after.get(list).and_then(Value::as_array).is_none_or(Vec::is_empty)), "{after}");
+        let guards = world.guard_policy(&own, "b-younger").await.expect("its guards are told");
+        assert_eq!((&guards["suspended"], &guards["destinations"]), (&json!(true), &json!([])));
         world.declare(&own, "a-older", "selector: {matchLabels: {app: other}}").await;
         world.is_ready(&own, "b-younger").await;
         assert_eq!(world.policy(&own, "b-younger").await.unwrap(), before);
+        assert_eq!(world.guard_policy(&own, "b-younger").await.unwrap()["suspended"], false);
     });
 }
 
@@ -223,7 +228,7 @@ dataSources:
         world.declare(&own, "bot", spec).await;
         let message = world.condition(&own, "bot", "Accepted", "False", "CeilingExceeded").await;
         assert!(message.contains("host help.example.com port 443 needs a ScopeCeiling"), "{message}");
-        let egress = |policy: Option<Value>| policy.and_then(|p| p["egress"].as_array().cloned()).unwrap_or_default();
+        let egress = |policy: Option<Value>| policy.map(|p| opened(&p)).unwrap_or_default();
         let to_outside = |rules: &[Value]| rules.iter().any(|r| r["to"][0].get("ipBlock").is_some() && r["ports"][0]["port"] == 443);
         let rules = egress(world.policy(&own, "bot").await);
         assert!(!to_outside(&rules) && rules.len() == 1, "the rest stays applied: {rules:?}");
@@ -297,7 +302,7 @@ fn changes_of_a_service_are_followed_within_two_seconds() {
         world.admin.delete("Service", &own, "db").await.unwrap();
         eventually("without the Service nothing is open", || async {
             let policy = world.policy(&own, "bot").await.unwrap();
-            check(policy.get("egress").is_none_or(|e| *e == json!([])), || policy.to_string())
+            check(opened(&policy).is_empty(), || policy.to_string())
         })
         .await;
         let message = world.condition(&own, "bot", "Accepted", "False", "NotFound").await;
@@ -388,13 +393,14 @@ dataSources:
 fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
     run(async {
         let world = world().await;
-        for kind in ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"] {
+        for kind in ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"] {
             let own = world.namespace(&format!("taken{}", kind.to_lowercase())).await;
             let role = format!("remit.{own}.bot");
             let (version, name, content) = match kind {
                 "NetworkPolicy" => {
                     ("networking.k8s.io/v1", "remit-bot", json!({"spec": {"podSelector": {}, "egress": [{}], "policyTypes": ["Egress"]}}))
                 }
+                "ConfigMap" => ("v1", "remit-bot", json!({"data": {"policy.note": "anything"}})),
                 "ServiceAccount" => ("v1", "bot", json!({"automountServiceAccountToken": true})),
                 "Role" => (
                     "rbac.authorization.k8s.io/v1",
@@ -417,8 +423,17 @@ fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
             assert!(message.contains(&format!("{kind} {own}/{name} is there already and is not Remit's")), "{message}");
             let after = world.admin.get(kind, &own, name).await.unwrap();
             assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"], "{kind}: it was not touched");
-            if kind == "NetworkPolicy" {
-                assert_eq!(world.generated(&own, "bot").await, [""; 0], "what cannot be denied is not granted");
+            let denying = match kind {
+                "NetworkPolicy" => Some("ConfigMap"),
+                "ConfigMap" => Some("NetworkPolicy"),
+                _ => None,
+            };
+            if let Some(other) = denying {
+                assert_eq!(
+                    world.generated(&own, "bot").await,
+                    [format!("{other} {own}/remit-bot")],
+                    "what cannot be denied is not granted"
+                );
             }
             // Deleting the AIWorkload leaves it alone as well.
             world.admin.delete("AIWorkload", &own, "bot").await.unwrap();
@@ -520,7 +535,8 @@ fn a_policy_that_the_api_server_refuses_is_written_empty() {
             assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
             assert!(policy.get("egress").is_none_or(|rules| *rules == json!([])), "{bot}: {policy}");
         }
-        assert_eq!(world.generated(&own, "newer").await, [format!("NetworkPolicy {own}/remit-newer")], "and nothing is granted");
+        let denying = [format!("NetworkPolicy {own}/remit-newer"), format!("ConfigMap {own}/remit-newer")];
+        assert_eq!(world.generated(&own, "newer").await, denying, "and nothing is granted");
 
         for kind in ["ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy"] {
             world.admin.delete(kind, "", &name).await.unwrap();
@@ -540,14 +556,19 @@ fn observe_writes_nothing_that_denies_and_leaving_enforce_removes() {
         let own = world.namespace("observe").await;
         world.declare(&own, "bot", &format!("mode: Observe\n{CONFIGMAPS}")).await;
         world.condition(&own, "bot", "Ready", "True", "Observed").await;
-        assert_eq!(world.generated(&own, "bot").await, [""; 0]);
-        assert_eq!(world.tally_in(&[&own]), [("apply aiworkloads/status".to_owned(), 1)].into(), "one status, nothing else");
+        let guards = [format!("ConfigMap {own}/remit-bot")];
+        assert_eq!(world.generated(&own, "bot").await, guards);
+        assert_eq!(world.guard_policy(&own, "bot").await.unwrap()["mode"], "Observe");
+        let tally = [("apply configmaps".to_owned(), 1), ("apply aiworkloads/status".to_owned(), 1)];
+        assert_eq!(world.tally_in(&[&own]), tally.into(), "what tells the guards to record, one status, nothing else");
         world.declare(&own, "bot", CONFIGMAPS).await;
         world.condition(&own, "bot", "Ready", "True", "Held").await;
-        assert_eq!(world.generated(&own, "bot").await.len(), 4);
+        assert_eq!(world.generated(&own, "bot").await.len(), 5);
+        assert_eq!(world.guard_policy(&own, "bot").await.unwrap()["mode"], "Enforce");
         world.declare(&own, "bot", &format!("mode: Observe\n{CONFIGMAPS}")).await;
         world.condition(&own, "bot", "Ready", "True", "Observed").await;
-        assert_eq!(world.generated(&own, "bot").await, [""; 0]);
+        assert_eq!(world.generated(&own, "bot").await, guards);
+        assert_eq!(world.guard_policy(&own, "bot").await.unwrap()["mode"], "Observe");
     });
 }
 
@@ -577,6 +598,7 @@ capabilities: {clients: [{name: any, podSelector: {}, port: 80}]}";
         })
         .await;
         println!("suspend held after {took:?}");
+        assert_eq!(world.guard_policy(&own, "bot").await.unwrap()["suspended"], true);
         assert!(took < PROMISED, "{took:?}");
         let message = world.condition(&own, "bot", "Accepted", "True", "Valid").await;
         assert!(message.contains("Suspended"), "{message}");
@@ -588,7 +610,7 @@ capabilities: {clients: [{name: any, podSelector: {}, port: 80}]}";
     });
 }
 
-/// What is left while pods of a deleted workload run: a policy that allows nothing, and no grant.
+/// What is left while pods of a deleted workload run: policies that allow nothing, and no grant.
 async fn denied_and_waiting(world: &World, namespace: &str) -> Result<(), String> {
     let workload = world.admin.get("AIWorkload", namespace, "bot").await.ok_or("the AIWorkload is gone")?;
     check(workload["metadata"]["deletionTimestamp"].is_string(), || "it is not being deleted".into())?;
@@ -597,7 +619,10 @@ async fn denied_and_waiting(world: &World, namespace: &str) -> Result<(), String
     check(nothing(&policy["egress"]) && nothing(&policy["ingress"]), || policy.to_string())?;
     check(policy["policyTypes"] == json!(["Ingress", "Egress"]), || policy.to_string())?;
     let left = world.generated(namespace, "bot").await;
-    check(left == [format!("NetworkPolicy {namespace}/remit-bot")], || format!("{left:?}"))
+    check(left == [format!("NetworkPolicy {namespace}/remit-bot"), format!("ConfigMap {namespace}/remit-bot")], || format!("{left:?}"))?;
+    let guards = world.guard_policy(namespace, "bot").await.ok_or("the guards' policy is gone")?;
+    let same = guards["workload"]["uid"] == workload["metadata"]["uid"] && guards["mode"] == "Enforce";
+    check(same && guards["suspended"] == true, || guards.to_string())
 }
 
 #[test]
@@ -611,7 +636,7 @@ fn deletion_keeps_pods_denied_until_they_are_gone() {
         );
         world.declare(&own, "bot", &spec).await;
         world.is_ready(&own, "bot").await;
-        assert_eq!(world.generated(&own, "bot").await.len(), 4);
+        assert_eq!(world.generated(&own, "bot").await.len(), 5);
         world.pod(&own, "bot-1", json!({"app": "bot"})).await;
         world.pod(&own, "other", json!({"app": "other"})).await;
         world.admin.delete("AIWorkload", &own, "bot").await.unwrap();
@@ -820,7 +845,7 @@ fn the_longest_names_are_applied() {
         let name = "n".repeat(52);
         world.declare(&own, &name, CONFIGMAPS).await;
         world.is_ready(&own, &name).await;
-        assert_eq!(world.generated(&own, &name).await.len(), 4);
+        assert_eq!(world.generated(&own, &name).await.len(), 5);
     });
 }
 

@@ -41,12 +41,16 @@ fn cases() -> Vec<(&'static str, &'static str, Value)> {
             add("/subjects/-", json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "mallory"})),
         ),
         ("RoleBinding", "another subject", add("/subjects/0/name", json!("default"))),
+        ("ConfigMap", "another policy for the guards", add("/data/policy.note", json!("{}"))),
+        ("ConfigMap", "one more key", add("/data/more", json!("x"))),
+        ("ConfigMap", "bytes beside", add("/binaryData", json!({"bytes": "AAAA"}))),
+        ("ConfigMap", "no policy", json!([{"op": "remove", "path": "/data"}])),
         ("ServiceAccount", "no token", add("/automountServiceAccountToken", json!(false))),
     ];
-    for kind in ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"] {
+    for kind in ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"] {
         cases.push((kind, "a foreign finalizer", add("/metadata/finalizers", json!(["example.com/stay"]))));
-        // The policy has none: it must outlive the AIWorkload while pods run.
-        if kind == "NetworkPolicy" {
+        // The policies have none: they must outlive the AIWorkload while pods run.
+        if matches!(kind, "NetworkPolicy" | "ConfigMap") {
             cases.push((kind, "an owner", add("/metadata/ownerReferences", stranger.clone())));
         } else {
             cases.push((kind, "no owner", json!([{"op": "remove", "path": "/metadata/ownerReferences"}])));
@@ -80,7 +84,7 @@ async fn scene(name: &str) -> Scene {
 impl Scene {
     fn name_of(&self, kind: &str) -> String {
         match kind {
-            "NetworkPolicy" => "remit-bot".to_owned(),
+            "NetworkPolicy" | "ConfigMap" => "remit-bot".to_owned(),
             "ServiceAccount" => "bot".to_owned(),
             _ => format!("remit.{}.bot", self.own),
         }
@@ -123,7 +127,7 @@ impl Scene {
 fn every_edit_of_every_kind_is_undone_reported_and_counted() {
     run(async {
         // Side by side: each kind waits for its own pauses.
-        let kinds = ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"];
+        let kinds = ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"];
         let all = kinds.map(|kind| async move {
             let scene = scene(&format!("tamper{}", kind.to_lowercase())).await;
             let before = scene.content(kind).await.unwrap();
@@ -164,7 +168,7 @@ fn every_edit_of_every_kind_is_undone_reported_and_counted() {
 }
 
 async fn world_is_as_planned(scene: &Scene) {
-    assert_eq!(scene.world.generated(&scene.own, "bot").await.len(), 4);
+    assert_eq!(scene.world.generated(&scene.own, "bot").await.len(), 5);
     scene.world.is_ready(&scene.own, "bot").await;
 }
 

@@ -1,4 +1,4 @@
-//! The chart beside the code: what the operator may do is what its list of managed kinds needs and little more.
+//! The chart beside the code: what the operator and its second account may do is what the list of managed kinds needs and little more.
 //!
 //! Needs Helm: `$HELM`, else `target/cluster/bin/helm` (`make cluster-tools`), else `helm` on the PATH.
 
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
-use remit::plan::Kind;
+use remit::plan::{Kind, TEMPLATES};
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::Value;
 
@@ -16,16 +16,22 @@ use crate::{repository, text};
 const MANAGE: [&str; 7] = ["create", "delete", "get", "list", "patch", "update", "watch"];
 
 #[test]
-fn the_operator_may_write_the_managed_kinds_and_no_others() {
-    let managed: BTreeSet<(String, String)> = Kind::ALL.map(|kind| kind.resource()).map(|(g, r)| (g.to_owned(), r.to_owned())).into();
+fn the_managed_kinds_are_written_by_the_operator_and_config_maps_by_another_account() {
+    let all = |rules: &[Rule], group: &str, resource: &str| -> BTreeSet<String> {
+        rules.iter().filter(|r| r.is(group, resource) && r.names.is_empty()).map(|r| r.verb.clone()).collect()
+    };
     let rules = cluster_rules();
-    for (group, resource) in &managed {
-        let verbs: BTreeSet<&str> = rules.iter().filter(|r| r.is(group, resource) && r.names.is_empty()).map(|r| r.verb.as_str()).collect();
-        assert_eq!(verbs, MANAGE.into(), "{resource}.{group}");
+    for kind in Kind::ALL {
+        let (group, resource) = kind.resource();
+        let own = all(&rules, group, resource);
+        let expected: BTreeSet<String> = if kind == Kind::ConfigMap { [].into() } else { MANAGE.map(str::to_owned).into() };
+        assert_eq!(own, expected, "{resource}.{group}");
     }
+    let managed: BTreeSet<(String, String)> = Kind::ALL.map(|kind| kind.resource()).map(|(g, r)| (g.to_owned(), r.to_owned())).into();
     // Everything else that it may change anywhere in the cluster. A line more here is a line to think about.
     let expected: BTreeSet<&str> = [
         "create subjectaccessreviews.authorization.k8s.io",
+        "create tokenreviews.authentication.k8s.io",
         "create events.events.k8s.io",
         "patch events.events.k8s.io",
         "patch aiworkloads.remit.dev",
@@ -33,6 +39,8 @@ fn the_operator_may_write_the_managed_kinds_and_no_others() {
         "update aiworkloads/finalizers.remit.dev",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-scope",
         "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-recorder",
+        "patch validatingwebhookconfigurations.admissionregistration.k8s.io remit-pods",
+        "patch mutatingwebhookconfigurations.admissionregistration.k8s.io remit-inject",
     ]
     .into();
     let found: BTreeSet<String> = rules
@@ -41,6 +49,35 @@ fn the_operator_may_write_the_managed_kinds_and_no_others() {
         .map(Rule::shown)
         .collect();
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+}
+
+/// What an account holds it may hand out: the operator's own must not hold ConfigMaps of the cluster.
+#[test]
+fn the_account_of_policies_holds_config_maps_and_nothing_else() {
+    let shown: BTreeSet<String> = rules("ClusterRole", "remit-policies").iter().map(Rule::shown).collect();
+    assert_eq!(shown, MANAGE.map(|verb| format!("{verb} configmaps")).into());
+    let objects = rendered(&["--set", "grantable.namespaces={shop}"]);
+    let bound = |o: &&Value| o["subjects"].as_array().into_iter().flatten().any(|s| s["name"] == "remit-policies");
+    let bindings: Vec<_> = objects.iter().filter(bound).map(|o| (kind(o), o["metadata"]["name"].as_str().unwrap())).collect();
+    assert_eq!(bindings, [("ClusterRoleBinding", "remit-policies")]);
+    let account = objects.iter().find(|o| kind(o) == "ServiceAccount" && o["metadata"]["name"] == "remit-policies").expect("the account");
+    assert_eq!(account["automountServiceAccountToken"], false);
+    // No pod runs as it.
+    assert!(objects.iter().all(|o| o["spec"]["template"]["spec"]["serviceAccountName"] != "remit-policies"));
+
+    // The operator gets at it by its tokens, and at no other account's.
+    let tokens: Vec<String> = [cluster_rules(), own_namespace_rules()]
+        .concat()
+        .iter()
+        .filter(|r| r.resource.starts_with("serviceaccounts/"))
+        .map(Rule::shown)
+        .collect();
+    assert_eq!(tokens, ["create serviceaccounts/token remit-policies"]);
+    assert!(own_namespace_rules().iter().any(|r| r.resource == "serviceaccounts/token"), "in its own namespace only");
+    for rule in [cluster_rules(), own_namespace_rules()].concat().iter().filter(|r| r.resource == "configmaps") {
+        assert!(rule.verb == "create" || rule.names == ["remit-recorded-writes"], "{}", rule.shown());
+    }
+    assert!(cluster_rules().iter().all(|r| r.resource != "configmaps"), "no ConfigMap outside of its own namespace");
 }
 
 #[test]
@@ -56,9 +93,52 @@ fn the_operator_has_no_way_round() {
         if ["pods", "namespaces", "nodes"].contains(&rule.resource.split('/').next().unwrap_or_default()) && rule.group.is_empty() {
             assert!(["get", "list", "watch"].contains(&rule.verb.as_str()) && !rule.resource.contains('/'), "{shown}");
         }
-        assert!(!["users", "groups", "tokenreviews"].contains(&rule.resource.as_str()), "{shown}");
+        // (tokenreviews: it learns whose a token is that it was shown; that lets it do nothing.)
+        assert!(!["users", "groups"].contains(&rule.resource.as_str()), "{shown}");
     }
     assert!(cluster_rules().iter().all(|r| r.resource != "secrets"), "no Secret outside of its own namespace");
+}
+
+/// The API server asks about every kind that the operator can judge, and closed; in enrolled namespaces, never in the system's or our own.
+#[test]
+fn the_webhooks_of_pods_ask_about_what_the_operator_judges() {
+    let objects = rendered(&[]);
+    let webhooks = |of: &str, name: &str| {
+        let found = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {of} {name}"))["webhooks"].as_array().unwrap().clone()
+    };
+    let (inject, admit) =
+        (webhooks("MutatingWebhookConfiguration", "remit-inject"), webhooks("ValidatingWebhookConfiguration", "remit-pods"));
+    let asked = |webhooks: &[Value]| {
+        let mut asked = BTreeSet::new();
+        for rule in webhooks.iter().flat_map(|w| w["rules"].as_array().unwrap()) {
+            let words = |key: &str| rule[key].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+            assert_eq!(words("apiVersions"), ["v1"]);
+            for resource in words("resources") {
+                assert!(asked.insert((words("apiGroups").join(","), resource, words("operations").join(","))), "{rule}");
+            }
+        }
+        asked
+    };
+    let row = |group: &str, resource: &str, operations: &str| (group.to_owned(), resource.to_owned(), operations.to_owned());
+    assert_eq!(asked(&inject), [row("", "pods", "CREATE")].into());
+    let mut expected: BTreeSet<_> = TEMPLATES.iter().map(|t| row(t.group, t.resource, "CREATE,UPDATE")).collect();
+    expected.extend([row("", "pods", "CREATE,UPDATE"), row("", "pods/ephemeralcontainers", "UPDATE")]);
+    expected.extend(["exec", "attach", "portforward", "proxy"].map(|sub| row("", &format!("pods/{sub}"), "CONNECT")));
+    assert_eq!(asked(&admit), expected);
+    for webhook in inject.iter().chain(&admit) {
+        let name = webhook["name"].as_str().unwrap();
+        let selector = serde_json::json!({
+            "matchLabels": {"remit.dev/enrolled": "true"},
+            "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "remit-system"]}],
+        });
+        assert_eq!(webhook["namespaceSelector"], selector, "{name}");
+        assert_eq!((webhook["failurePolicy"].as_str(), webhook["sideEffects"].as_str()), (Some("Fail"), Some("None")), "{name}");
+        assert!(webhook["timeoutSeconds"].as_u64().unwrap() <= 5, "{name}");
+        let domain = if inject.contains(webhook) { ".inject.remit.dev" } else { ".pods.remit.dev" };
+        assert!(name.ends_with(domain), "{name} gets the path by its name");
+    }
+    assert_eq!(inject[0]["reinvocationPolicy"], "IfNeeded");
 }
 
 #[test]
@@ -74,6 +154,7 @@ fn the_operator_hands_out_only_what_the_admin_allows() {
         .collect();
     let expected = [
         "ClusterRoleBinding -: ClusterRole remit-operator",
+        "ClusterRoleBinding -: ClusterRole remit-policies",
         "RoleBinding remit-system: Role remit-operator",
         "RoleBinding shop: ClusterRole remit-grantable",
     ];
@@ -97,7 +178,7 @@ fn the_chart_knows_what_is_never_grantable() {
 }
 
 /// One right of a rule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rule {
     group: String,
     resource: String,
@@ -119,17 +200,17 @@ impl Rule {
 }
 
 fn cluster_rules() -> Vec<Rule> {
-    rules("ClusterRole")
+    rules("ClusterRole", "remit-operator")
 }
 
 fn own_namespace_rules() -> Vec<Rule> {
-    rules("Role")
+    rules("Role", "remit-operator")
 }
 
-fn rules(of: &str) -> Vec<Rule> {
+fn rules(of: &str, name: &str) -> Vec<Rule> {
     let objects = rendered(&[]);
-    let role = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == "remit-operator" && !is_hook(o));
-    let role = role.unwrap_or_else(|| panic!("no {of} remit-operator in the chart"));
+    let role = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == name && !is_hook(o));
+    let role = role.unwrap_or_else(|| panic!("no {of} {name} in the chart"));
     let strings = |value: &Value| value.as_array().into_iter().flatten().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>();
     let mut found = Vec::new();
     for rule in role["rules"].as_array().unwrap() {

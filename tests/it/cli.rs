@@ -86,7 +86,12 @@ fn what_it_renders_it_reads_as_facts() {
 fn without_facts_everything_is_refused_with_a_hint() {
     let run = run(&["render", "-f", "examples/support-bot.yaml"]);
     assert_eq!(run.code, 1);
-    assert!(run.stdout.contains("egress: []\n"), "{}", run.stdout);
+    // What guards need: the operator and DNS.
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&run.stdout).unwrap();
+    let policy = documents.iter().find(|d| d["kind"] == "NetworkPolicy").unwrap();
+    let to = |rule: &serde_json::Value| rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"].clone();
+    let opened: Vec<_> = policy["spec"]["egress"].as_array().unwrap().iter().map(to).collect();
+    assert_eq!(opened, ["kube-system", "remit-system"]);
     let expected = [
         "refused: AIWorkload support/support-bot: spec.dataSources[name=help-centre]: ",
         "refused: AIWorkload support/support-bot: spec.dataSources[name=orders-db]: Service shop/orders port 5432 needs a ScopeCeiling",
@@ -97,6 +102,16 @@ fn without_facts_everything_is_refused_with_a_hint() {
     }
     let quiet = self::run(&["render", "-q", "-f", "examples/support-bot.yaml"]);
     assert!(!quiet.stderr.contains("hint: ") && quiet.stderr.contains("refused: "), "{}", quiet.stderr);
+}
+
+#[test]
+fn guards_are_told_where_the_operator_is() {
+    let run = run(&["render", "-f", "examples/support-bot.yaml", "--operator-namespace", "elsewhere", "--domain", "cluster.example"]);
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&run.stdout).unwrap();
+    let map = documents.iter().find(|d| d["kind"] == "ConfigMap").unwrap();
+    let policy: serde_json::Value = serde_json::from_str(map["data"]["policy.note"].as_str().unwrap()).unwrap();
+    assert_eq!(policy["channel"], serde_json::json!({"name": "remit-guards.elsewhere.svc.cluster.example", "port": 9444}));
+    assert!(run.stdout.contains("kubernetes.io/metadata.name: elsewhere\n"), "{}", run.stdout);
 }
 
 #[test]

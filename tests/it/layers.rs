@@ -28,7 +28,7 @@ const HANDS: &[(&str, &[&str])] = &[
     ("std::fs", &["cluster", "operator", "guard", "cli"]),
     ("std::net::Tcp", &["cluster", "operator", "guard"]),
     ("SystemTime::now", &["cluster", "operator", "guard"]),
-    ("Timestamp::now", &["cluster", "operator"]),
+    ("Timestamp::now", &["cluster", "operator", "cli"]),
     ("Instant::now", &["cluster", "operator", "guard"]),
 ];
 

@@ -1,14 +1,20 @@
 //! The one integration test binary: tests of the whole, from outside. A single binary links once.
 //!
-//! `layers`, `generated`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
+//! `layers`, `generated`, `channel`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
 //! `pod` root and network namespaces, all others the API tier; they say so at their head and fail without it. `make test` brings both up.
 
 #![cfg(feature = "cli")]
 
 #[cfg(feature = "operator")]
 mod api_admission;
+#[cfg(all(feature = "operator", feature = "guard"))]
+mod api_channel;
 #[cfg(feature = "operator")]
 mod api_faults;
+#[cfg(feature = "operator")]
+mod api_pods;
+#[cfg(feature = "operator")]
+mod api_policies;
 #[cfg(feature = "operator")]
 mod api_reconcile;
 #[cfg(feature = "operator")]
@@ -18,6 +24,8 @@ mod api_tamper;
 #[cfg(feature = "operator")]
 #[path = "../bench/mod.rs"]
 mod bench;
+#[cfg(all(feature = "operator", feature = "guard"))]
+mod channel;
 mod chart;
 mod cli;
 mod generated;

@@ -42,9 +42,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end }}
 
-{{/* User names of the operator and of the hook that uninstalls it. */}}
+{{/* User names of the operator, of the account that writes the guards' policies, and of the hook that uninstalls it. */}}
 {{- define "remit.operatorUser" -}}
 system:serviceaccount:{{ .Release.Namespace }}:remit
+{{- end }}
+{{- define "remit.policiesUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:remit-policies
 {{- end }}
 {{- define "remit.uninstallUser" -}}
 system:serviceaccount:{{ .Release.Namespace }}:remit-uninstall
@@ -96,12 +99,14 @@ imagePullSecrets:
 {{- end -}}
 namespace: {{ .Release.Namespace }}
 serviceAccount: remit
+policiesAccount: remit-policies
 deployment: remit-operator
 http: {port: {{ .Values.http.port }}}
 webhook:
   port: {{ .Values.webhook.port }}
   service: remit-webhook
-  configurations: [remit-scope, remit-recorder]
+  configurations: [remit-scope, remit-recorder, remit-pods]
+  mutatingConfigurations: [remit-inject]
 {{- if eq .Values.webhook.certificate.type "CertManager" }}
   certificate: {type: Files, directory: /etc/remit/tls}
 {{- else }}

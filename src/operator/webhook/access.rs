@@ -9,12 +9,12 @@ use std::future::Future;
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::ApiResource;
 use tokio::sync::Semaphore;
 
-use crate::api::{ENROLLED_LABEL, ScopeCeiling};
+use crate::api::{AIWorkload, ENROLLED_LABEL, ScopeCeiling};
 use crate::cluster::facts;
 use crate::plan::Question;
 use crate::scope::{Ceiling, Ceilings};
@@ -30,7 +30,7 @@ pub(super) struct Surroundings {
     pub enrolled: bool,
 }
 
-/// The two questions a judgement puts to the cluster.
+/// The questions that judgements put to the cluster.
 pub(super) trait Cluster: Send + Sync + 'static {
     fn surroundings(&self, namespace: &str) -> impl Future<Output = Result<Surroundings, kube::Error>> + Send;
     /// Those of the questions which the authorizer answers with no.
@@ -39,6 +39,10 @@ pub(super) trait Cluster: Send + Sync + 'static {
         user: &UserInfo,
         questions: BTreeSet<Question>,
     ) -> impl Future<Output = Result<BTreeSet<Question>, kube::Error>> + Send;
+    /// The AIWorkloads of a namespace as they are now, not as a cache has them.
+    fn workloads(&self, namespace: &str) -> impl Future<Output = Result<Vec<DynamicObject>, kube::Error>> + Send;
+    /// A pod as it is now.
+    fn pod(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<Pod>, kube::Error>> + Send;
 }
 
 pub(super) struct ApiServer {
@@ -76,6 +80,18 @@ impl Cluster for ApiServer {
             }
         });
         answers.buffer_unordered(CONCURRENCY).try_filter_map(|lacking| async move { Ok(lacking) }).try_collect().await
+    }
+
+    async fn workloads(&self, namespace: &str) -> Result<Vec<DynamicObject>, kube::Error> {
+        let _place = self.room.acquire().await;
+        let workloads: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<AIWorkload>(&()));
+        // Without a resource version: nothing that was written before the question is missing.
+        Ok(workloads.list(&ListParams::default()).await?.items)
+    }
+
+    async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, kube::Error> {
+        let _place = self.room.acquire().await;
+        Api::<Pod>::namespaced(self.client.clone(), namespace).get_opt(name).await
     }
 }
 

@@ -1,17 +1,20 @@
 //! One AdmissionReview: what is asked, and the answer.
 //!
-//! Promise: an answer to everything that can be parsed; what cannot be judged is denied on `/scope` and allowed on `/record`.
+//! Promise: an answer to everything that can be parsed; what cannot be judged is allowed on `/record` and denied everywhere else.
 //! In: an endpoint and a body. Out: an answer, or [`Malformed`]. It knows nothing of connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation};
 use kube::core::{DynamicObject, Status};
+use serde_json::Value;
 
 use super::access::{Cluster, Surroundings};
 use super::metrics::{Metrics, Outcome};
 use super::paths::{Endpoint, Known};
+use super::pods::Pods;
 use super::recorder::{Recorder, Write};
 use crate::api::{self, AIWorkload, AIWorkloadSpec, GROUP, ScopeCeiling};
 use crate::operator::Config;
@@ -21,6 +24,9 @@ use crate::plan::{Author, Change, Circumstances, Question, review, review_ceilin
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Lines of a denial; the rest is counted.
 const MOST_LINES: usize = 40;
+/// Warnings of one answer, and characters of a line of them: the API server cuts what is longer.
+const MOST_WARNINGS: usize = 12;
+const WIDEST_WARNING: usize = 120;
 
 /// Not an AdmissionReview.
 #[derive(Debug, thiserror::Error)]
@@ -71,23 +77,42 @@ pub(super) struct Handler<C> {
     pub cluster: C,
     pub recorder: Recorder,
     pub paths: Known,
+    pub pods: Pods,
     pub metrics: Metrics,
 }
 
 /// A judgement.
 #[derive(Debug, Default)]
-struct Answer {
-    denials: Vec<String>,
-    warnings: Vec<String>,
+pub(super) struct Answer {
+    pub denials: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    /// And this, but nothing twice.
+    pub fn add(&mut self, more: Self) {
+        let Self { denials, warnings } = more;
+        for (all, more) in [(&mut self.denials, denials), (&mut self.warnings, warnings)] {
+            for line in more {
+                if !all.contains(&line) {
+                    all.push(line);
+                }
+            }
+        }
+    }
 }
 
 /// Why there is no judgement.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(super) enum Trouble {
     #[error("{0}")]
     Unknown(String),
     #[error("Remit could not judge this change, so it is refused; try again. The API server said: {0}")]
     Cluster(#[from] kube::Error),
+    #[error("Remit could not judge this, because it has not got {0} yet, so it is refused; try again")]
+    NotReady(&'static str),
+    #[error("Remit could not write its patch, so the pod is refused: {0}")]
+    Patch(String),
     #[error("Remit could not judge this change within {} s, so it is refused; try again", DEADLINE.as_secs())]
     Late,
 }
@@ -103,24 +128,15 @@ impl<C: Cluster> Handler<C> {
                 }
                 (response, Outcome::Allowed)
             }
-            Endpoint::Scope => match tokio::time::timeout(DEADLINE, self.scope(&request)).await.unwrap_or(Err(Trouble::Late)) {
-                Ok(Answer { denials, warnings }) => {
-                    let warnings = (!warnings.is_empty()).then_some(warnings);
-                    let mut response = response;
-                    response.warnings = warnings;
-                    match denials.is_empty() {
-                        true => (response, Outcome::Allowed),
-                        false => (refuse(response, &lines(&denials), "Forbidden", 403), Outcome::Denied),
-                    }
-                }
-                Err(trouble) => {
-                    tracing::warn!(user = request.user_info.username, %trouble, "a change could not be judged");
-                    let (reason, code) = match trouble {
-                        Trouble::Unknown(_) => ("Forbidden", 403),
-                        Trouble::Cluster(_) | Trouble::Late => ("InternalError", 500),
-                    };
-                    (refuse(response, &trouble.to_string(), reason, code), Outcome::Error)
-                }
+            Endpoint::Scope => answered(response, &request, within(self.scope(&request)).await),
+            Endpoint::Admit => {
+                let answer =
+                    within(self.admit(&request)).await.map(|Answer { denials, warnings }| Answer { denials, warnings: folded(&warnings) });
+                answered(response, &request, answer)
+            }
+            Endpoint::Inject => match within(self.inject(&request)).await.and_then(|patch| patched(response.clone(), patch)) {
+                Ok(response) => (response, Outcome::Allowed),
+                Err(trouble) => answered(response, &request, Err(trouble)),
             },
         };
         self.metrics.answered(endpoint, outcome);
@@ -186,7 +202,8 @@ impl<C: Cluster> Handler<C> {
             None if declares => return Err(Trouble::Unknown("the request has no namespace".to_owned())),
             _ => Surroundings { enrolled: true, ..Surroundings::default() },
         };
-        let review = review(change, Circumstances { author: self.authors.of(user), ceilings: &ceilings, enrolled });
+        let review =
+            review(change, Circumstances { author: self.authors.of(user), user, now: Timestamp::now(), ceilings: &ceilings, enrolled });
         let questions: BTreeSet<Question> = review.checks.iter().map(|c| c.question.clone()).collect();
         let lacking = match questions.is_empty() {
             true => BTreeSet::new(),
@@ -232,6 +249,62 @@ fn follows_services(resource: &str, user: &str) -> bool {
             || ["endpointslice-controller", "endpointslicemirroring-controller", "endpoint-controller"]
                 .iter()
                 .any(|c| user.strip_prefix("system:serviceaccount:kube-system:") == Some(c)))
+}
+
+async fn within<T>(judgement: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    tokio::time::timeout(DEADLINE, judgement).await.unwrap_or(Err(Trouble::Late))
+}
+
+fn answered(
+    mut response: AdmissionResponse,
+    request: &AdmissionRequest<DynamicObject>,
+    answer: Result<Answer, Trouble>,
+) -> (AdmissionResponse, Outcome) {
+    match answer {
+        Ok(Answer { denials, warnings }) => {
+            response.warnings = (!warnings.is_empty()).then_some(warnings);
+            match denials.is_empty() {
+                true => (response, Outcome::Allowed),
+                false => (refuse(response, &lines(&denials), "Forbidden", 403), Outcome::Denied),
+            }
+        }
+        Err(trouble) => {
+            tracing::warn!(user = request.user_info.username, %trouble, "a change could not be judged");
+            let (reason, code) = match trouble {
+                Trouble::Unknown(_) => ("Forbidden", 403),
+                Trouble::Cluster(_) | Trouble::Late | Trouble::NotReady(_) | Trouble::Patch(_) => ("InternalError", 500),
+            };
+            (refuse(response, &trouble.to_string(), reason, code), Outcome::Error)
+        }
+    }
+}
+
+fn patched(response: AdmissionResponse, patch: Option<Value>) -> Result<AdmissionResponse, Trouble> {
+    let Some(patch) = patch else { return Ok(response) };
+    let patch = serde_json::from_value(patch).map_err(|error| Trouble::Patch(error.to_string()))?;
+    response.with_patch(patch).map_err(|error| Trouble::Patch(error.to_string()))
+}
+
+/// Warnings as clients show them: one line each, so cut between words, and no more than they are shown.
+fn folded(warnings: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    for warning in warnings.iter().take(MOST_WARNINGS) {
+        let mut line = String::new();
+        for word in warning.split_whitespace() {
+            if line.chars().count() + 1 + word.chars().count() > WIDEST_WARNING && !line.trim().is_empty() {
+                all.push(std::mem::replace(&mut line, " ".to_owned()));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        all.push(line);
+    }
+    if warnings.len() > MOST_WARNINGS {
+        all.push(format!("and {} more", warnings.len() - MOST_WARNINGS));
+    }
+    all
 }
 
 fn parse(body: &[u8]) -> Result<AdmissionRequest<DynamicObject>, Malformed> {

@@ -5,16 +5,18 @@
 //! several replicas agree through the Secrets' resource versions. With files (cert-manager) it only reads them again and leaves `caBundle`
 //! alone. It writes nothing of a configuration but `caBundle` and the `path` of webhooks behind a Service (one with a URL has its path there).
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::stream::{StreamExt, select_all};
+use futures::stream::{BoxStream, StreamExt, select_all};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -49,7 +51,8 @@ pub(super) struct Keeper {
     client: kube::Client,
     namespace: String,
     certificate: Certificate,
-    configurations: Vec<String>,
+    validating: Vec<String>,
+    mutating: Vec<String>,
     names: Vec<String>,
     certificates: Certificates,
     paths: Known,
@@ -67,7 +70,8 @@ impl Keeper {
             client,
             namespace: namespace.clone(),
             certificate: webhook.certificate.clone(),
-            configurations: webhook.configurations.clone(),
+            validating: webhook.configurations.clone(),
+            mutating: webhook.mutating_configurations.clone(),
             names: vec![format!("{}.{namespace}.svc", webhook.service)],
             certificates,
             paths,
@@ -110,12 +114,9 @@ impl Keeper {
 
     /// One item for each change of a configuration. (The Secrets are only read now and then: what they held before still counts.)
     fn changes(&self) -> impl futures::Stream<Item = ()> + Send + use<> {
-        let only = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
-        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        select_all(self.configurations.iter().map(|name| {
-            let seen = watcher(configurations.clone(), only(name)).default_backoff().touched_objects();
-            seen.filter_map(async |change| change.ok().map(|_| ())).boxed()
-        }))
+        let validating = self.validating.iter().map(|name| touched::<ValidatingWebhookConfiguration>(&self.client, name));
+        let mutating = self.mutating.iter().map(|name| touched::<MutatingWebhookConfiguration>(&self.client, name));
+        select_all(validating.chain(mutating))
     }
 
     /// True: something was written, look again at once.
@@ -142,11 +143,9 @@ impl Keeper {
         let paths = match found.as_ref().and_then(Paths::read) {
             Some(paths) => paths,
             None => {
-                // A deleted or damaged Secret comes back as it was: API servers still ask there.
-                let paths = match self.paths.current() {
-                    Some(paths) => paths,
-                    None => Paths::random(rustls::crypto::ring::default_provider().secure_random).map_err(|_| KeepError::Random)?,
-                };
+                let random = rustls::crypto::ring::default_provider().secure_random;
+                let known = self.paths.current();
+                let paths = Paths::complete(found.as_ref(), known.as_ref(), random).map_err(|_| KeepError::Random)?;
                 match write(&secrets, paths::SECRET, found, |secret| paths.write(secret)).await {
                     Ok(()) => tracing::info!("webhook paths stored"),
                     Err(kube::Error::Api(status)) if status.code == 409 => return Ok(None),
@@ -223,15 +222,41 @@ impl Keeper {
 
     /// Every configuration that there is leads here, and trusts the bundle (None: somebody else's care).
     async fn publish(&self, bundle: Option<&str>, paths: &Paths) -> Result<(), kube::Error> {
-        let configurations: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let mut published = Ok(());
-        for name in &self.configurations {
-            if let Err(error) = publish(&configurations, name, bundle, paths).await {
-                published = Err(error);
-            }
+        for name in &self.validating {
+            published = published.and(publish::<ValidatingWebhookConfiguration>(&self.client, name, bundle, paths).await);
+        }
+        for name in &self.mutating {
+            published = published.and(publish::<MutatingWebhookConfiguration>(&self.client, name, bundle, paths).await);
         }
         published
     }
+}
+
+/// A kind of webhook configuration.
+trait Configuration:
+    kube::Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope> + DeserializeOwned + Clone + Debug + Send + 'static
+{
+    /// The webhooks by their names.
+    fn webhooks(&self) -> Vec<(&str, &WebhookClientConfig)>;
+}
+
+macro_rules! configuration {
+    ($($kind:ty),*) => {$(
+        impl Configuration for $kind {
+            fn webhooks(&self) -> Vec<(&str, &WebhookClientConfig)> {
+                self.webhooks.iter().flatten().map(|w| (w.name.as_str(), &w.client_config)).collect()
+            }
+        }
+    )*};
+}
+configuration!(ValidatingWebhookConfiguration, MutatingWebhookConfiguration);
+
+/// One item for each change of this one.
+fn touched<K: Configuration>(client: &kube::Client, name: &str) -> BoxStream<'static, ()> {
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let seen = watcher(Api::<K>::all(client.clone()), only).default_backoff().touched_objects();
+    seen.filter_map(async |change| change.ok().map(|_| ())).boxed()
 }
 
 async fn write(secrets: &Api<Secret>, name: &str, found: Option<Secret>, fill: impl Fn(&mut Secret)) -> Result<(), kube::Error> {
@@ -257,12 +282,8 @@ async fn write(secrets: &Api<Secret>, name: &str, found: Option<Secret>, fill: i
     Ok(())
 }
 
-async fn publish(
-    configurations: &Api<ValidatingWebhookConfiguration>,
-    name: &str,
-    bundle: Option<&str>,
-    paths: &Paths,
-) -> Result<(), kube::Error> {
+async fn publish<K: Configuration>(client: &kube::Client, name: &str, bundle: Option<&str>, paths: &Paths) -> Result<(), kube::Error> {
+    let configurations: Api<K> = Api::all(client.clone());
     let Some(found) = configurations.get_opt(name).await? else {
         tracing::debug!(name, "no such webhook configuration");
         return Ok(());
@@ -275,28 +296,27 @@ async fn publish(
 }
 
 /// The configuration with nothing but what is ours of each webhook; None if all are as they should be.
-fn patch(found: &ValidatingWebhookConfiguration, name: &str, bundle: Option<&str>, paths: &Paths) -> Option<Value> {
+fn patch<K: Configuration>(found: &K, name: &str, bundle: Option<&str>, paths: &Paths) -> Option<Value> {
     let bundle = bundle.map(|bundle| ByteString(bundle.as_bytes().to_vec()));
     let mut same = true;
     let mut webhooks = Vec::new();
-    for webhook in found.webhooks.as_deref().unwrap_or_default() {
-        let client = &webhook.client_config;
+    for (webhook, client) in found.webhooks() {
         let mut ours = json!({});
         if let Some(bundle) = &bundle {
             same &= client.ca_bundle.as_ref() == Some(bundle);
             ours["caBundle"] = json!(bundle);
         }
         if let Some(service) = &client.service {
-            let path = paths.path(Endpoint::of(&webhook.name));
+            let path = paths.path(Endpoint::of(webhook));
             same &= service.path.as_ref() == Some(&path);
             ours["service"] = json!({"path": path});
         }
-        webhooks.push(json!({"name": webhook.name, "clientConfig": ours}));
+        webhooks.push(json!({"name": webhook, "clientConfig": ours}));
     }
     (!same).then(|| {
         json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
             "metadata": {"name": name},
             "webhooks": webhooks,
         })
@@ -339,9 +359,13 @@ mod tests {
                     "clientConfig": {target_field: target, "caBundle": bundle}})
                 })
                 .collect();
-            let found = serde_json::from_value(json!({"metadata": {"name": "remit-scope"}, "webhooks": webhooks})).unwrap();
+            let found = json!({"metadata": {"name": "remit-scope"}, "webhooks": webhooks});
+            let validating: ValidatingWebhookConfiguration = serde_json::from_value(found.clone()).unwrap();
+            let mutating: MutatingWebhookConfiguration = serde_json::from_value(found).unwrap();
             for (bundle, written) in [(Some("ca"), with_bundle), (None, without)] {
-                let patch = patch(&found, "remit-scope", bundle, &paths);
+                let [patch, other] = [patch(&validating, "remit-scope", bundle, &paths), patch(&mutating, "remit-scope", bundle, &paths)];
+                assert_eq!(other.as_ref().map(|p| &p["webhooks"]), patch.as_ref().map(|p| &p["webhooks"]), "one as the other");
+                assert!(other.is_none_or(|p| p["kind"] == "MutatingWebhookConfiguration"));
                 assert_eq!(patch.is_some(), written, "{what}, {bundle:?}");
                 for (webhook, (name, _, target)) in patch.iter().flat_map(|p| p["webhooks"].as_array().unwrap()).zip(&held) {
                     let mut expected = json!({"name": name, "clientConfig": {}});

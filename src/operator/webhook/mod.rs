@@ -1,12 +1,13 @@
 //! The admission webhook.
 //!
 //! Promise: `/scope` lets an AIWorkload or ScopeCeiling through only if [`crate::plan::review`] and the authorizer say so, and refuses
-//! when it cannot find out; `/record` lets everything through and remembers who wrote it; both answer only who knows their secret path.
+//! when it cannot find out; `/inject` puts the guard into pods; `/admit` lets pods, what makes them, and connections into them through only if
+//! [`crate::plan::admit()`] says so; `/record` lets everything through and remembers who wrote it; all answer only who knows their secret path.
 //! In: AdmissionReviews over TLS. Out: answers, a ConfigMap of writers, the kept `caBundle` and `path`. It changes no object that it is
-//! asked about and does not reconcile.
+//! asked about (a patch is an answer) and does not reconcile.
 //!
 //! `server` (TLS, limits) → `paths` (who is answered) → `handler` (what is asked, the answer) → `access` (ceilings, authorizer)
-//! and `recorder`; `certificate` decides about certificates, `keeper` does what it decided and publishes the paths.
+//! and `recorder`, `pods` (which state is asked) → `verdict` (what it says); `certificate` decides about certificates, `keeper` does what it decided and publishes the paths.
 
 mod access;
 mod certificate;
@@ -14,10 +15,12 @@ mod handler;
 mod keeper;
 mod metrics;
 mod paths;
+mod pods;
 mod recorder;
 mod server;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::sync::Arc;
 
@@ -28,10 +31,12 @@ use tokio::task::JoinSet;
 pub use metrics::Metrics;
 pub(super) use paths::SECRET as PATH_SECRET;
 
-use super::{Config, Writers, http};
+use super::{Config, Keys, Writers, http};
+use crate::cluster::SharedWorld;
 use handler::{Authors, Handler};
 use keeper::Keeper;
 use paths::Known;
+use pods::Pods;
 use recorder::Recorder;
 use server::Certificates;
 
@@ -40,6 +45,8 @@ use server::Certificates;
 pub struct Context {
     pub client: kube::Client,
     pub config: Arc<Config>,
+    pub world: SharedWorld,
+    pub keys: Keys,
     pub writers: Writers,
     pub metrics: Metrics,
     pub readiness: Readiness,
@@ -76,13 +83,14 @@ pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) ->
 }
 
 async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
-    let Context { client, config, writers, metrics, readiness: Readiness { certificates, paths } } = context;
+    let Context { client, config, world, writers, metrics, keys, readiness: Readiness { certificates, paths } } = context;
     let tls = server::tls(certificates.clone())?;
     let (stop, stopped) = watch::channel(false);
     let (recorder, receiver) = Recorder::new(writers.clone());
     let keeper = Keeper::new(client.clone(), &config, certificates, paths.clone(), metrics.clone());
     let cluster = access::ApiServer::new(client.clone());
-    let handler = Handler { authors: Authors::new(&config), cluster, recorder, paths, metrics: metrics.clone() };
+    let pods = Pods { world, guard: config.guard.clone(), keys };
+    let handler = Handler { authors: Authors::new(&config), cluster, recorder, paths, pods, metrics: metrics.clone() };
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stopped.clone()));
     parts.spawn(recorder::keep(client, config.namespace.clone(), writers, receiver, stopped.clone()));

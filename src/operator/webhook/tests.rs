@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::UserInfo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DynamicObject;
+use kube::runtime::watcher::Event;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -21,16 +24,21 @@ use super::certificate::{Step, Stored};
 use super::handler::{Authors, Handler};
 use super::metrics::Metrics;
 use super::paths::{Endpoint, Known, Paths};
+use super::pods::Pods;
 use super::recorder::{Queue, Recorder};
 use super::server::{self, Certificates, certified};
 use crate::api::{FINALIZER, RELEASE_ANNOTATION};
-use crate::operator::{Config, Writers};
+use crate::cluster::{SharedWorld, facts};
+use crate::operator::{Config, Keys, Writers};
 use crate::plan::{Kind, ObjectKey, Question};
 use crate::scope::ObjectName;
 
 /// Allows nothing but `get` to the admin, or is away.
+#[derive(Default)]
 struct Fake {
     away: bool,
+    workloads: Vec<DynamicObject>,
+    pods: Vec<Pod>,
 }
 
 impl Fake {
@@ -52,6 +60,16 @@ impl Cluster for Fake {
         self.trouble()?;
         Ok(if user.username.as_deref() == Some("admin") { BTreeSet::new() } else { questions })
     }
+
+    async fn workloads(&self, _: &str) -> Result<Vec<DynamicObject>, kube::Error> {
+        self.trouble()?;
+        Ok(self.workloads.clone())
+    }
+
+    async fn pod(&self, _: &str, name: &str) -> Result<Option<Pod>, kube::Error> {
+        self.trouble()?;
+        Ok(self.pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).cloned())
+    }
 }
 
 fn handler(away: bool) -> (Handler<Fake>, Writers, Queue) {
@@ -61,7 +79,18 @@ fn handler(away: bool) -> (Handler<Fake>, Writers, Queue) {
     let (recorder, queue) = Recorder::new(writers.clone());
     let (paths, metrics) = (Known::default(), Metrics::default());
     paths.set(random_paths());
-    (Handler { authors: Authors::new(&config), cluster: Fake { away }, recorder, paths, metrics }, writers, queue)
+    (
+        Handler {
+            authors: Authors::new(&config),
+            cluster: Fake { away, ..Fake::default() },
+            recorder,
+            paths,
+            pods: Pods::default(),
+            metrics,
+        },
+        writers,
+        queue,
+    )
 }
 
 fn random_paths() -> Paths {
@@ -182,6 +211,376 @@ async fn the_recorder_remembers_and_never_refuses() {
         let answer = serde_json::to_value(handler.answer(Endpoint::Record, &serde_json::to_vec(&review).unwrap()).await.unwrap()).unwrap();
         assert_eq!(answer["response"]["allowed"], json!(true));
         assert_eq!(writers.last(&key).map(|w| w.user), noted.then(|| user.to_owned()), "{user} {dry_run} {subresource:?}");
+    }
+}
+
+/// A bot and what it may mount, in this mode.
+fn bot(mode: &str, purpose: &str) -> DynamicObject {
+    let sources = json!([{"name": "key", "type": "Secret", "secret": {"name": "key"}}]);
+    let selector = json!({"matchLabels": {"app": "bot"}});
+    serde_json::from_value(workload(
+        json!({"resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}),
+        json!({"selector": selector, "mode": mode, "purpose": purpose, "dataSources": if purpose == "nothing" { json!([]) } else { sources }}),
+    ))
+    .unwrap()
+}
+
+/// What the watch has seen, what is there now, whether the API server is away.
+fn judging(cached: &[DynamicObject], now: &[DynamicObject], away: bool, unscoped: &str) -> Handler<Fake> {
+    let (mut handler, ..) = handler(away);
+    let world = SharedWorld::default();
+    let mut write = world.write();
+    write.namespaces.absent();
+    write.workloads.absent();
+    write.ceilings.absent();
+    for object in cached {
+        write.on_workload(Event::Apply(facts::workload(object.clone())));
+    }
+    let ceiling =
+        json!({"metadata": {"name": "strict"}, "spec": {"namespaceSelector": {}, "unscopedPods": unscoped, "classes": ["Restricted"]}});
+    write.on_ceiling(Event::Apply(facts::ceiling(serde_json::from_value(ceiling).unwrap())));
+    drop(write);
+    let guard = json!({"image": "guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"});
+    let keys = Keys::default();
+    keys.set([7; 32]);
+    handler.pods = Pods { world, guard: serde_json::from_value(guard).unwrap(), keys };
+    handler.cluster.workloads = now.to_vec();
+    handler
+}
+
+fn pod_of(labels: Value, secret: &str) -> Value {
+    let volume = json!({"name": "key", "secret": {"secretName": secret}, "futureField": 1});
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "bot-", "labels": labels}, "spec": {
+        "serviceAccountName": "default", "containers": [{"name": "main", "image": "bot:1", "futureField": {"a": 1}}], "volumes": [volume]}})
+}
+
+fn about(resource: &str, operation: &str, old: Option<Value>, new: Option<Value>) -> Value {
+    let (group, rest) = resource.split_once('|').unwrap_or(("", resource));
+    let (resource, sub) = rest.split_once('/').map_or((rest, None), |(resource, sub)| (resource, Some(sub)));
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u-1", "kind": {"group": group, "version": "v1", "kind": "Thing"}, "resource": {"group": group, "version": "v1", "resource": resource},
+        "subResource": sub, "name": "", "namespace": "support", "operation": operation, "userInfo": {"username": "dana"},
+        "object": new, "oldObject": old, "dryRun": false}})
+}
+
+async fn asks(handler: &Handler<Fake>, endpoint: Endpoint, review: &Value) -> Value {
+    let mut answer = serde_json::to_value(handler.answer(endpoint, &serde_json::to_vec(review).unwrap()).await.unwrap()).unwrap();
+    answer["response"].take()
+}
+
+/// The pod as the API server goes on with it.
+async fn injected(handler: &Handler<Fake>, pod: &Value) -> Value {
+    let response = asks(handler, Endpoint::Inject, &about("pods", "CREATE", None, Some(pod.clone()))).await;
+    assert_eq!(response["allowed"], true, "{response}");
+    let mut pod = pod.clone();
+    if let Some(patch) = response.get("patch").filter(|p| !p.is_null()) {
+        assert_eq!(response["patchType"], "JSONPatch");
+        let bytes: Vec<u8> = match patch {
+            Value::Array(_) => serde_json::from_value(patch.clone()).unwrap(),
+            other => serde_json::from_value::<k8s_openapi::ByteString>(other.clone()).unwrap().0,
+        };
+        json_patch::patch(&mut pod, &serde_json::from_slice::<json_patch::Patch>(&bytes).unwrap()).unwrap();
+    }
+    pod
+}
+
+fn said(response: &Value) -> String {
+    format!("{} {} {}", response["allowed"], response["status"]["message"].as_str().unwrap_or_default(), response["warnings"])
+}
+
+/// Each case is a pod at its creation: injected, then judged.
+#[tokio::test]
+async fn pods_at_their_creation() {
+    let (ours, others) = (json!({"app": "bot"}), json!({"app": "other"}));
+    let enforce = [bot("Enforce", "")];
+    let observe = [bot("Observe", "")];
+    let narrow = [bot("Enforce", "nothing")];
+    let invalid = {
+        let mut object = bot("Enforce", "");
+        object.data["spec"]["dataSources"] = json!([{"name": "x", "type": "Telepathy"}]);
+        [object]
+    };
+    let none: [DynamicObject; 0] = [];
+    // What, cached, there now, away, unscopedPods, labels, Secret, guarded, the answer's beginning, part of it.
+    #[rustfmt::skip]
+    let cases: Vec<(&str, &[DynamicObject], &[DynamicObject], bool, &str, &Value, &str, bool, &str)> = vec![
+        ("selected", &enforce, &enforce, false, "Allow", &ours, "key", true, "true  null"),
+        ("selected, and no question is needed", &enforce, &none, true, "Deny", &ours, "key", true, "true  null"),
+        ("nobody's", &none, &none, false, "Allow", &others, "key", false, "true  null"),
+        ("nobody's, isolated", &enforce, &enforce, false, "Isolate", &others, "key", false, "true  null"),
+        ("nobody's, denied", &enforce, &enforce, false, "Deny", &others, "key", false, "false metadata.labels: no AIWorkload selects this pod, and ScopeCeiling `strict` lets none"),
+        ("the watch is late", &none, &enforce, false, "Allow", &ours, "key", true, "true  null"),
+        ("the watch is late, denied", &none, &enforce, false, "Deny", &ours, "key", true, "true  null"),
+        ("the watch is late: Observe", &observe, &enforce, false, "Allow", &ours, "other", true, "false spec.volumes[name=key].secret.secretName: Secret `other` is not declared"),
+        ("the watch is late: widened", &narrow, &enforce, false, "Allow", &ours, "key", true, "true  null"),
+        ("undeclared", &enforce, &enforce, false, "Allow", &ours, "other", true, "false spec.volumes[name=key].secret.secretName: Secret `other` is not declared"),
+        ("observed", &observe, &observe, false, "Allow", &ours, "key", true, "true  null"),
+        ("observed, undeclared", &observe, &observe, false, "Allow", &ours, "other", true, "true  [\"AIWorkload bot in Enforce would refuse: spec.volumes[name=key].secret.secretName: Secret `other` is not declared; add\",\"  {type: Secret"),
+        ("invalid", &invalid, &invalid, false, "Allow", &ours, "key", false, "false metadata.labels: AIWorkload `bot`, which selects the pod, is not valid (spec: cannot be read"),
+        ("invalid, and another's pod", &invalid, &invalid, false, "Allow", &others, "key", false, "true  null"),
+    ];
+    for (what, cached, now, away, unscoped, labels, secret, guarded, expected) in cases {
+        let handler = judging(cached, now, away, unscoped);
+        let raw = pod_of(labels.clone(), secret);
+        let pod = injected(&handler, &raw).await;
+        let names: Vec<&str> = pod["spec"]["initContainers"].as_array().into_iter().flatten().filter_map(|c| c["name"].as_str()).collect();
+        assert_eq!(names, if guarded { vec!["remit-redirect", "remit-guard"] } else { vec![] }, "{what}");
+        assert_eq!(pod["spec"]["containers"][0]["futureField"], raw["spec"]["containers"][0]["futureField"], "{what}");
+        let response = asks(&handler, Endpoint::Admit, &about("pods", "CREATE", None, Some(pod.clone()))).await;
+        assert!(said(&response).starts_with(expected), "{what}: {}", said(&response));
+        for warning in response["warnings"].as_array().into_iter().flatten() {
+            assert!(warning.as_str().unwrap().chars().count() <= 120, "{warning}");
+        }
+        if guarded
+            && expected.starts_with("true  null")
+            && handler.pods.world.read().workloads.iter().all(|(_, w)| w.object.spec.mode == crate::api::Mode::Enforce)
+        {
+            let bare = asks(&handler, Endpoint::Admit, &about("pods", "CREATE", None, Some(raw.clone()))).await;
+            assert_eq!(bare["allowed"], json!(false), "{what}: without a guard");
+            // Ids that the pod brings along are not taken.
+            let again = injected(&handler, &pod).await;
+            let args = |pod: &Value| pod["spec"]["initContainers"][0]["args"].clone();
+            assert!(args(&again) != args(&pod), "{what}: drawn anew");
+        }
+    }
+}
+
+/// The kubelet runs it already, and nobody may change it.
+#[tokio::test]
+async fn a_mirror_of_a_static_pod_is_refused_unchanged() {
+    let enforce = [bot("Enforce", "")];
+    let handler = judging(&enforce, &enforce, false, "Allow");
+    let mut mirror = pod_of(json!({"app": "bot"}), "key");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    assert_eq!(injected(&handler, &mirror).await, mirror);
+    let answer = asks(&handler, Endpoint::Admit, &about("pods", "CREATE", None, Some(mirror))).await;
+    assert!(said(&answer).contains("spec.initContainers[name=remit-redirect]: is not there"), "{answer}");
+}
+
+#[tokio::test]
+async fn without_the_means_nothing_is_judged() {
+    let (labels, none): (_, [DynamicObject; 0]) = (json!({"app": "bot"}), []);
+    let review = about("pods", "CREATE", None, Some(pod_of(labels, "key")));
+    let both = async |handler: &Handler<Fake>| {
+        let answers = [asks(handler, Endpoint::Inject, &review).await, asks(handler, Endpoint::Admit, &review).await];
+        answers.map(|a| {
+            (a["allowed"].as_bool().unwrap(), a["status"]["code"].as_u64().unwrap_or_default(), a["status"]["message"].to_string())
+        })
+    };
+    for (what, handler, part) in [
+        ("the API server is away", judging(&none, &none, true, "Allow"), "The API server said"),
+        (
+            "nothing was listed",
+            {
+                let mut handler = judging(&none, &none, false, "Allow");
+                handler.pods.world = SharedWorld::default();
+                handler
+            },
+            "has not got the list of AIWorkloads yet",
+        ),
+        (
+            "no key",
+            {
+                let mut handler = judging(&none, &none, false, "Allow");
+                handler.pods.keys = Keys::default();
+                handler
+            },
+            "has not got the key",
+        ),
+    ] {
+        for (allowed, code, message) in both(&handler).await {
+            assert!(!allowed && code == 500 && message.contains(part), "{what}: {message}");
+        }
+    }
+    let mut off = judging(&none, &none, true, "Deny");
+    off.pods.guard = None;
+    assert!(both(&off).await.iter().all(|(allowed, ..)| *allowed), "without guard settings nobody is asked");
+}
+
+#[tokio::test]
+async fn what_makes_pods() {
+    let template = |secret: &str| pod_of(json!({"app": "bot"}), secret);
+    let wrapped = |kind: &str, template: Value| match kind {
+        "batch|cronjobs" => json!({"spec": {"jobTemplate": {"spec": {"template": template}}}}),
+        "podtemplates" => json!({"template": template}),
+        _ => json!({"spec": {"replicas": 1, "template": template}}),
+    };
+    let enforce = [bot("Enforce", "")];
+    for (kind, path) in [
+        ("apps|deployments", "spec.template."),
+        ("apps|replicasets", "spec.template."),
+        ("apps|statefulsets", "spec.template."),
+        ("apps|daemonsets", "spec.template."),
+        ("batch|jobs", "spec.template."),
+        ("batch|cronjobs", "spec.jobTemplate.spec.template."),
+        ("replicationcontrollers", "spec.template."),
+        ("podtemplates", "template."),
+    ] {
+        let (handler, denying) = (judging(&enforce, &enforce, false, "Allow"), judging(&enforce, &enforce, false, "Deny"));
+        let (good, bad) = (wrapped(kind, template("key")), wrapped(kind, template("other")));
+        let expected = format!("false {path}spec.volumes[name=key].secret.secretName: Secret `other` is not declared");
+        let mut scaled = bad.clone();
+        scaled["metadata"] = json!({"labels": {"a": "b"}});
+        scaled["spec"]["replicas"] = json!(7);
+        let mut going = bad.clone();
+        going["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        let stranger = wrapped(kind, pod_of(json!({"app": "other"}), "x"));
+        let ask = async |handler: &Handler<Fake>, operation: &str, old: Option<&Value>, new: &Value| {
+            said(&asks(handler, Endpoint::Admit, &about(kind, operation, old.cloned(), Some(new.clone()))).await)
+        };
+        assert_eq!(ask(&handler, "CREATE", None, &good).await, "true  null", "{kind}");
+        let refused = ask(&handler, "CREATE", None, &bad).await;
+        assert!(refused.starts_with(&expected), "{kind}: {refused}");
+        let refused = ask(&handler, "UPDATE", Some(&good), &bad).await;
+        assert!(refused.starts_with(&expected), "{kind}: {refused}");
+        assert_eq!(ask(&handler, "UPDATE", Some(&bad), &scaled).await, "true  null", "{kind}: what stays is not judged again");
+        assert_eq!(ask(&handler, "UPDATE", Some(&good), &going).await, "true  null", "{kind}: it goes");
+        assert_eq!(ask(&handler, "UPDATE", Some(&bad), &good).await, "true  null", "{kind}: mended");
+        assert_eq!(ask(&handler, "CREATE", None, &stranger).await, "true  null", "{kind}");
+        let refused = ask(&denying, "CREATE", None, &stranger).await;
+        assert!(refused.starts_with(&format!("false {path}metadata.labels: no AIWorkload selects")), "{kind}: {refused}");
+        assert_eq!(ask(&denying, "UPDATE", Some(&stranger), &stranger).await, "true  null", "{kind}: it was there before");
+    }
+    let handler = judging(&enforce, &enforce, false, "Allow");
+    let other = asks(&handler, Endpoint::Admit, &about("apps|controllerrevisions", "CREATE", None, Some(json!({})))).await;
+    assert!(said(&other).contains("correct the webhook configuration"), "{other}");
+}
+
+#[tokio::test]
+async fn changes_of_pods() {
+    let enforce = [bot("Enforce", "")];
+    let observe = [bot("Observe", "")];
+    let none: [DynamicObject; 0] = [];
+    let guarded = injected(&judging(&enforce, &enforce, false, "Allow"), &pod_of(json!({"app": "bot"}), "key")).await;
+    let changed = |at: &str, value: Value| {
+        let mut pod = guarded.clone();
+        *pod.pointer_mut(at).unwrap_or_else(|| panic!("nothing at {at}")) = value;
+        pod
+    };
+    let mut debugged = guarded.clone();
+    debugged["spec"]["ephemeralContainers"] = json!([{"name": "debugger", "image": "x"}]);
+    let plain = pod_of(json!({"app": "other"}), "x");
+    let labelled = pod_of(json!({"app": "bot"}), "x");
+    let evil = changed("/spec/initContainers/1/image", json!("evil"));
+    let left = changed("/metadata/labels", json!({}));
+    let invalid = {
+        let mut object = bot("Enforce", "");
+        object.data["spec"]["dataSources"] = json!([{"name": "x", "type": "Telepathy"}]);
+        [object]
+    };
+    let renamed = changed("/metadata/generateName", json!("x"));
+    let newer = changed("/spec/containers/0/image", json!("bot:2"));
+    let named = |pod: &Value| {
+        let mut pod = pod.clone();
+        pod["spec"]["securityContext"]["runAsUser"] = json!(1000);
+        pod
+    };
+    let (user, user_newer) = (named(&guarded), named(&newer));
+    // What, the mode, subresource, before, after, whether the API server is away, the answer's beginning.
+    #[rustfmt::skip]
+    let cases: Vec<(&str, &[DynamicObject], &str, &Value, &Value, bool, &str)> = vec![
+        ("metadata", &enforce, "pods", &guarded, &renamed, true, "true  null"),
+        ("the app's image", &enforce, "pods", &user, &user_newer, true, "true  null"),
+        ("the app's image, and any user with it", &enforce, "pods", &guarded, &newer, false, "false spec.containers[name=main].image: could bear the guard's user"),
+        ("the guard's image", &enforce, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
+        ("the guard's image, nobody's pod", &none, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
+        ("the guard's image, observed", &observe, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
+        ("a debugger", &enforce, "pods/ephemeralcontainers", &guarded, &debugged, false, "false spec.ephemeralContainers[name=debugger]: would run"),
+        ("labels that leave", &enforce, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot` would no longer select"),
+        ("labels that enter", &enforce, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot` would select"),
+        ("labels that enter, observed", &observe, "pods", &plain, &labelled, false, "true  [\"AIWorkload bot in Enforce would refuse: metadata.labels"),
+        ("labels that leave one that is not valid", &invalid, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot`, which selects the pod, is not valid"),
+        ("labels that enter one that is not valid", &invalid, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot`, which selects the pod, is not valid"),
+        ("the app's image under one that is not valid", &invalid, "pods", &guarded, &newer, false, "true  null"),
+        ("nobody's labels", &none, "pods", &plain, &labelled, false, "true  null"),
+    ];
+    for (what, workloads, resource, old, new, away, expected) in cases {
+        let handler = judging(workloads, workloads, away, "Allow");
+        let answer = asks(&handler, Endpoint::Admit, &about(resource, "UPDATE", Some(old.clone()), Some(new.clone()))).await;
+        assert!(said(&answer).starts_with(expected), "{what}: {}", said(&answer));
+    }
+    // From one in Observe into one in Enforce: with the other's guard, or with none.
+    let mut other = bot("Enforce", "");
+    (other.metadata.name, other.data["spec"]["selector"]) = (Some("other".into()), json!({"matchLabels": {"app": "other"}}));
+    let both = [bot("Observe", ""), other];
+    let review = about("pods", "UPDATE", Some(guarded.clone()), Some(changed("/metadata/labels/app", json!("other"))));
+    let answer = asks(&judging(&both, &both, false, "Allow"), Endpoint::Admit, &review).await;
+    assert!(said(&answer).starts_with("false metadata.labels: AIWorkload `other` would select"), "{}", said(&answer));
+}
+
+#[tokio::test]
+async fn connections_into_pods() {
+    let enforce = [bot("Enforce", "")];
+    let observe = [bot("Observe", "")];
+    let mut guarded = injected(&judging(&enforce, &enforce, false, "Allow"), &pod_of(json!({"app": "bot"}), "key")).await;
+    guarded["metadata"]["name"] = json!("bot-1");
+    let mut misled = guarded.clone();
+    misled["metadata"]["name"] = json!("misled");
+    misled["metadata"]["annotations"] = json!({"kubectl.kubernetes.io/default-container": "remit-guard"});
+    let mut plain = pod_of(json!({"app": "other"}), "x");
+    plain["metadata"]["name"] = json!("plain");
+    // How, into which pod, the options, Enforce's answer, Observe's, and whether it can be given without the API server.
+    #[rustfmt::skip]
+    let cases = [
+        ("exec", "bot-1", json!({"container": "main"}), "true  null", "true  null", true),
+        ("exec", "bot-1", json!({}), "true  null", "true  null", false),
+        ("exec", "bot-1", json!({"container": ""}), "true  null", "true  null", false),
+        ("exec", "bot-1", json!({"container": "remit-guard"}), "false exec: container `remit-guard` is Remit's own", "false exec", true),
+        ("attach", "bot-1", json!({"container": "remit-redirect"}), "false attach: container `remit-redirect` is", "false attach", true),
+        ("attach", "bot-1", json!({"container": "main"}), "true  null", "true  null", true),
+        ("exec", "misled", json!({}), "false exec: container `remit-guard` is Remit's own", "false exec", false),
+        ("portforward", "bot-1", json!({"ports": [1]}), "false port-forward: it reaches", "true  [\"AIWorkload bot in Enforce would refuse: port-forward", false),
+        ("portforward", "plain", json!({}), "true  null", "true  null", false),
+        ("portforward", "gone", json!({}), "true  null", "true  null", false),
+        ("proxy", "bot-1", json!({"path": "/"}), "false pods/proxy: ", "true  [\"AIWorkload bot in Enforce would refuse: pods/proxy", false),
+        ("proxy", "bot-1:8080", json!({}), "false pods/proxy: ", "true  [", false),
+        ("proxy", "https:bot-1:8443", json!({}), "false pods/proxy: ", "true  [", false),
+        ("proxy", "a:b:c:d", json!({}), "false `a:b:c:d` names no pod", "false", true),
+        ("proxy", "plain:80", json!({}), "true  null", "true  null", false),
+        ("teleport", "bot-1", json!({}), "false /admit knows exec", "false", true),
+    ];
+    for (sub, name, options, enforced, observed, offline) in cases {
+        for (workloads, away, expected) in [
+            (&enforce, false, enforced),
+            (&observe, false, observed),
+            (&enforce, true, if offline { enforced } else { "false Remit could not judge" }),
+        ] {
+            let mut handler = judging(workloads, workloads, away, "Allow");
+            handler.cluster.pods = [&guarded, &misled, &plain].map(|pod| serde_json::from_value(pod.clone()).unwrap()).into();
+            let mut review = about(&format!("pods/{sub}"), "CONNECT", None, Some(options.clone()));
+            review["request"]["name"] = json!(name);
+            let answer = asks(&handler, Endpoint::Admit, &review).await;
+            assert!(said(&answer).starts_with(expected), "{sub} {name} {options}, away {away}: {}", said(&answer));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_exception_lets_in_until_it_ends() {
+    let until = |hours: i64| {
+        let mut object = bot("Enforce", "");
+        let until = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_hours(hours);
+        let text = json!({"until": until, "by": "dana", "reason": "it hangs"}).to_string();
+        object.metadata.annotations = Some([(crate::api::BREAK_GLASS_ANNOTATION.to_owned(), text)].into());
+        [object]
+    };
+    let mut guarded = injected(&judging(&until(1), &until(1), false, "Allow"), &pod_of(json!({"app": "bot"}), "key")).await;
+    guarded["metadata"]["name"] = json!("bot-1");
+    let mut debugged = guarded.clone();
+    let context = json!({"runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    debugged["spec"]["ephemeralContainers"] = json!([{"name": "debugger", "image": "x", "securityContext": context}]);
+    for (hours, allowed) in [(1, true), (-1, false), (9, false)] {
+        let mut handler = judging(&until(hours), &until(hours), false, "Allow");
+        handler.cluster.pods = vec![serde_json::from_value(guarded.clone()).unwrap()];
+        for (sub, options) in [("exec", json!({"container": "remit-guard"})), ("portforward", json!({})), ("proxy", json!({}))] {
+            let mut review = about(&format!("pods/{sub}"), "CONNECT", None, Some(options));
+            review["request"]["name"] = json!("bot-1");
+            let answer = asks(&handler, Endpoint::Admit, &review).await;
+            assert!(said(&answer).starts_with(&allowed.to_string()), "{sub} {hours}: {}", said(&answer));
+        }
+        let review = about("pods/ephemeralcontainers", "UPDATE", Some(guarded.clone()), Some(debugged.clone()));
+        let answer = asks(&handler, Endpoint::Admit, &review).await;
+        assert!(said(&answer).starts_with(&allowed.to_string()), "a debugger, {hours}: {}", said(&answer));
     }
 }
 
@@ -562,8 +961,14 @@ mod real {
         let (_other, other_queue) = Recorder::new(there.clone());
         parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), here.clone(), queue, stopped.clone()));
         parts.spawn(recorder::keep(admin.clone(), NAMESPACE.into(), there.clone(), other_queue, stopped.clone()));
-        let handler =
-            Handler { authors: Authors::new(&config), cluster: ApiServer::new(admin.clone()), recorder, paths: known.clone(), metrics };
+        let handler = Handler {
+            authors: Authors::new(&config),
+            cluster: ApiServer::new(admin.clone()),
+            recorder,
+            paths: known.clone(),
+            pods: Pods::default(),
+            metrics,
+        };
         parts.spawn(server::serve(listener, server::tls(certificates.clone()).unwrap(), Arc::new(handler), stopped));
         until("a certificate is served", async || certificates.current()).await;
         until("the other replica knows the paths", async || other.current()).await;

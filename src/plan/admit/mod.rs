@@ -36,7 +36,7 @@ use super::inject::GuardSettings;
 use crate::policy::pod::{GUARD_CONTAINER, REDIRECT_CONTAINER};
 use crate::scope::Scope;
 
-pub use self::update::admit_update;
+pub use self::update::{admit_ours, admit_update};
 
 /// What is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,14 @@ pub struct Admission<'a> {
     /// Of the AIWorkload that selects the pod.
     pub scope: &'a Scope,
     pub settings: &'a GuardSettings,
+    pub debugging: Debugging,
+}
+
+/// Whether an exception for debugging lasts ([`crate::plan::BreakGlass`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debugging {
+    Refused,
+    Allowed,
 }
 
 /// Everything that speaks against a pod that an AIWorkload selects.
@@ -187,7 +195,7 @@ mod tests {
     use crate::plan::fixture;
 
     fn judge(pod: &Pod, subject: Subject, scope: &Scope) -> Vec<String> {
-        let admission = Admission { scope, settings: &settings() };
+        let admission = Admission { scope, settings: &settings(), debugging: Debugging::Refused };
         let errors = admit(&pod.metadata, pod.spec.as_ref().unwrap(), subject, &admission);
         errors.iter().map(ToString::to_string).collect()
     }
@@ -253,7 +261,7 @@ mod tests {
             (
                 ("/spec/ephemeralContainers".into(), json!([{"name": "debugger", "image": "x"}])),
                 "spec.ephemeralContainers[name=debugger]",
-                "kubectl debug --copy-to",
+                "kubectl remit break-glass",
             ),
             (
                 ("/metadata/annotations".into(), json!({"container.apparmor.security.beta.kubernetes.io/bot": "unconfined"})),

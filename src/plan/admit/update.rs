@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::guard::{differences, pinned};
-use super::{Admission, admit_unscoped, error, is_ours};
+use super::{Admission, CONTAINER_RULES, CONTEXT_RULES, Debugging, Judged, Listed, Subject, admit_unscoped, error, is_ours};
 use crate::plan::FieldError;
+use crate::policy::pod::POLICY_VOLUME;
 
 /// What speaks against a change of a pod. `admission` is of the AIWorkload that selects the pod before or after; None if none does.
 ///
@@ -16,16 +17,30 @@ pub fn admit_update(old: &Pod, new: &Pod, admission: Option<&Admission<'_>>) -> 
     let (before, after) = (old.spec.as_ref().unwrap_or(&none), new.spec.as_ref().unwrap_or(&none));
     let mut errors = Vec::new();
     our_containers(before, after, &mut errors);
-    if admission.is_some() || ours(before).next().is_some() {
-        added_ephemeral(before, after, &mut errors);
+    match admission {
+        Some(admission) if admission.debugging == Debugging::Allowed => debugged(new, before, after, admission, &mut errors),
+        Some(_) => added_ephemeral(before, after, &mut errors),
+        None if ours(before).next().is_some() => added_ephemeral(before, after, &mut errors),
+        None => {}
     }
     match admission {
-        Some(admission) => labels(old, new, admission, &mut errors),
+        Some(admission) => {
+            labels(old, new, admission, &mut errors);
+            images(before, after, &mut errors);
+        }
         None => {
             let known = admit_unscoped(before);
             errors.extend(admit_unscoped(after).into_iter().filter(|e| !known.contains(e)));
         }
     }
+    errors
+}
+
+/// What speaks against a change of a pod in whatever mode: nobody but us changes our containers.
+pub fn admit_ours(old: &Pod, new: &Pod) -> Vec<FieldError> {
+    let none = PodSpec::default();
+    let mut errors = Vec::new();
+    our_containers(old.spec.as_ref().unwrap_or(&none), new.spec.as_ref().unwrap_or(&none), &mut errors);
     errors
 }
 
@@ -46,10 +61,62 @@ fn added_ephemeral(before: &PodSpec, after: &PodSpec, errors: &mut Vec<FieldErro
     errors.extend(added.map(|c| ephemeral(&c.name)));
 }
 
+/// While an exception lasts, ephemeral containers are let in that are no more than the app: a user that is not the guard's (an image can
+/// bear any, and the guard's stands in the pod), no powers, nothing of the guard's, nothing that is not in the pod already.
+fn debugged(pod: &Pod, before: &PodSpec, after: &PodSpec, admission: &Admission<'_>, errors: &mut Vec<FieldError>) {
+    let known = before.ephemeral_containers.as_deref().unwrap_or_default();
+    let added: Vec<_> = after.ephemeral_containers.iter().flatten().filter(|c| !known.contains(c)).collect();
+    let judged = Judged { metadata: &pod.metadata, spec: after, subject: Subject::Pod, admission };
+    let of_pod = after.security_context.as_ref().and_then(|s| s.run_as_user);
+    for container in added {
+        let path = format!("spec.ephemeralContainers[name={}]", container.name);
+        let security = container.security_context.as_ref();
+        let listed = Listed { path: path.clone(), init: false, name: &container.name, security, container: None };
+        for rule in CONTAINER_RULES {
+            rule(&judged, &listed, errors);
+        }
+        for rule in CONTEXT_RULES {
+            rule(&listed.context(), errors);
+        }
+        if security.and_then(|s| s.run_as_user).or(of_pod).is_none() {
+            let message = "must be named: its image could bear the guard's user (kubectl debug --custom=FILE, with securityContext)";
+            errors.push(error(format!("{path}.securityContext.runAsUser"), message));
+        }
+        if container.target_container_name.as_deref().is_some_and(is_ours) {
+            errors.push(error(format!("{path}.targetContainerName"), "would see the guard's processes; name a container of the app"));
+        }
+        if container.volume_mounts.iter().flatten().any(|m| m.name == POLICY_VOLUME) {
+            let message = "is the guard's own volume; take the mount out";
+            errors.push(error(format!("{path}.volumeMounts[name={POLICY_VOLUME}]"), message));
+        }
+        let from = container.env.iter().flatten().any(|e| e.value_from.is_some()) || container.env_from.iter().flatten().next().is_some();
+        if from {
+            errors.push(error(format!("{path}.env"), "would bring in what the pod does not have; give values only"));
+        }
+    }
+}
+
+/// A new image may bear the guard's user, which stands in the pod for everybody to read. Where the pod names the user, the image cannot.
+fn images(before: &PodSpec, after: &PodSpec, errors: &mut Vec<FieldError>) {
+    let user_of_pod = after.security_context.as_ref().and_then(|s| s.run_as_user);
+    let apps = |spec: &PodSpec| -> Vec<(&'static str, Container)> {
+        let init = spec.init_containers.iter().flatten().filter(|c| !is_ours(&c.name)).map(|c| ("initContainers", c.clone()));
+        init.chain(spec.containers.iter().map(|c| ("containers", c.clone()))).collect()
+    };
+    for (list, new) in apps(after) {
+        let old = apps(before).into_iter().find(|(_, old)| old.name == new.name);
+        let named = new.security_context.as_ref().and_then(|s| s.run_as_user).or(user_of_pod).is_some();
+        if old.is_some_and(|(_, old)| old.image != new.image) && !named {
+            let message = "could bear the guard's user, which everybody can read in this pod; replace the pod instead, or name the user (runAsUser) in its template";
+            errors.push(error(format!("spec.{list}[name={}].image", new.name), message));
+        }
+    }
+}
+
 pub(super) fn ephemeral(name: &str) -> FieldError {
     error(
         format!("spec.ephemeralContainers[name={name}]"),
-        "would run in the guard's network with a user and powers of its own; debug a copy (kubectl debug --copy-to), without the labels that are selected",
+        "would run in the guard's network with a user and powers of its own; ask for an exception (kubectl remit break-glass)",
     )
 }
 
@@ -82,12 +149,16 @@ mod tests {
     use crate::plan::admit::fixture::{UID, bot, injected, pod, put, scope, settings};
 
     fn errors(before: &Value, changes: &[(&str, Value)], admission: bool) -> Vec<String> {
+        errors_while(Debugging::Refused, before, changes, admission)
+    }
+
+    fn errors_while(debugging: Debugging, before: &Value, changes: &[(&str, Value)], admission: bool) -> Vec<String> {
         let mut after = before.clone();
         for (at, value) in changes {
             put(&mut after, at, value.clone());
         }
         let (scope, settings) = (scope(), settings());
-        let admission = admission.then_some(Admission { scope: &scope, settings: &settings });
+        let admission = admission.then_some(Admission { scope: &scope, settings: &settings, debugging });
         admit_update(&pod(before.clone()), &pod(after), admission.as_ref()).iter().map(ToString::to_string).collect()
     }
 
@@ -99,6 +170,8 @@ mod tests {
         let enters = "metadata.labels: AIWorkload `support-bot` would select the pod";
         let mut outside = bot();
         outside["metadata"]["labels"] = json!({"app": "other"});
+        let mut named_user = guarded();
+        put(&mut named_user, "/spec/containers/0/securityContext/runAsUser", json!(1000));
         let mut older = guarded();
         older["spec"]["initContainers"][1]["image"] = json!("remit-guard:older");
         let mut debugged = guarded();
@@ -106,7 +179,16 @@ mod tests {
         // Before, where, what, whether an AIWorkload selects it before or after, the beginning of the error.
         let cases: Vec<(Value, &str, Value, bool, &str)> = vec![
             (guarded(), "/metadata/labels/track", json!("canary"), true, ""),
-            (guarded(), "/spec/containers/0/image", json!("bot:2"), true, ""),
+            (guarded(), "/spec/containers/0/image", json!("bot:2"), true, "spec.containers[name=bot].image: could bear the guard's user"),
+            (named_user.clone(), "/spec/containers/0/image", json!("bot:2"), true, ""),
+            (
+                named_user,
+                "/spec/initContainers/1/image",
+                json!("evil"),
+                true,
+                "spec.initContainers[name=remit-guard].image: is Remit's own",
+            ),
+            (outside.clone(), "/spec/containers/0/image", json!("bot:2"), false, ""),
             (guarded(), "/spec/tolerations", json!([{"operator": "Exists"}]), true, ""),
             (guarded(), "/spec/initContainers/1/resources/limits/memory", json!("1Gi"), true, ""),
             (older, "/metadata/finalizers", json!(["x"]), true, ""),
@@ -149,5 +231,43 @@ mod tests {
                 _ => assert!(errors.len() == 1 && errors[0].starts_with(expected), "{at} {value}: {errors:?}"),
             }
         }
+    }
+
+    #[test]
+    fn while_an_exception_lasts() {
+        let guarded = serde_json::to_value(injected(&pod(bot()), &scope())).unwrap();
+        let good = || {
+            let context = json!({"runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+            json!({"name": "debugger", "image": "x", "targetContainerName": "bot", "securityContext": context})
+        };
+        let with = |at: &str, value: Value| {
+            let mut container = good();
+            put(&mut container, at, value);
+            container
+        };
+        let cases = [
+            (good(), ""),
+            (with("/securityContext/runAsUser", json!(UID)), "runAsUser: 2000000000"),
+            (with("/securityContext/capabilities/add", json!(["SYS_PTRACE"])), "SYS_PTRACE could lead round"),
+            (with("/securityContext/privileged", json!(true)), "privileged"),
+            (with("/securityContext/runAsUser", Value::Null), "its image could bear the guard's user"),
+            (with("/securityContext/capabilities", Value::Null), "drop [ALL]"),
+            (with("/targetContainerName", json!("remit-guard")), "would see the guard's processes"),
+            (with("/volumeMounts", json!([{"name": "remit-policy", "mountPath": "/x"}])), "the guard's own volume"),
+            (with("/env", json!([{"name": "K", "valueFrom": {"secretKeyRef": {"name": "other", "key": "k"}}}])), "give values only"),
+            (with("/envFrom", json!([{"secretRef": {"name": "other"}}])), "give values only"),
+        ];
+        for (container, words) in cases {
+            let change = [("/spec/ephemeralContainers", json!([container]))];
+            let errors = errors_while(Debugging::Allowed, &guarded, &change, true);
+            match words {
+                "" => assert_eq!(errors, Vec::<String>::new()),
+                _ => assert!(errors.len() == 1 && errors[0].contains(words), "{container}: {errors:?}"),
+            }
+            assert!(!errors_while(Debugging::Refused, &guarded, &change, true).is_empty());
+        }
+        // What else changes is judged as always.
+        let image = [("/spec/initContainers/1/image", json!("evil"))];
+        assert_eq!(errors_while(Debugging::Allowed, &guarded, &image, true).len(), 1);
     }
 }

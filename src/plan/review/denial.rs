@@ -44,6 +44,10 @@ impl Review {
                     "{path}: needs {right}, which {user} does not hold (nobody grants what they do not hold); someone who holds it can apply this, or an admin grants it: {}",
                     grant(user, namespace, &verbs, &what, &names)
                 ),
+                Rule::BreakGlass => format!(
+                    "{path}: an exception for debugging needs {right}, which {user} does not hold; someone who holds it can ask for it, or an admin grants it: {}",
+                    grant(user, namespace, &verbs, &what, &names)
+                ),
                 Rule::Release => format!(
                     "{path}: this sets pods free and needs {right}, which {user} does not hold; someone who holds it can do this, or an admin grants it: {}",
                     grant(user, namespace, &verbs, &what, &names)

@@ -7,6 +7,9 @@ use crate::api::AIWorkload;
 use crate::plan::ceiling;
 use crate::scope::Ceilings;
 
+/// When all this happens.
+pub(super) const NOW: &str = "2026-01-01T12:00:00Z";
+
 /// A ceiling that allows what most cases declare.
 pub(super) const OPEN: &str = "services: [{name: all, services: ['*']}, {name: shop, namespace: shop, services: [orders]}]
 hosts: [{name: help, host: help.example.com, ports: [443]}]
@@ -44,7 +47,7 @@ pub(super) fn ceilings(specs: &[(&str, &str)]) -> Ceilings {
 }
 
 pub(super) fn judge(change: Change<'_>, author: Author, ceilings: &Ceilings) -> Review {
-    review(change, Circumstances { author, ceilings, enrolled: true })
+    review(change, Circumstances { author, user: "dana@example.com", now: NOW.parse().unwrap(), ceilings, enrolled: true })
 }
 
 pub(super) fn all_lacking(review: &Review) -> Vec<String> {

@@ -5,10 +5,11 @@
 //! author. Out: refusals, and questions for the authorizer, each with the field that needs it; [`Review::denials`] makes messages of
 //! the answers. It asks nobody itself: no client, no clock.
 //!
-//! `release` (does it set pods free); `added` (what is new) → `ceiling` (is it within; if not, `remedy`) and `held` (must the author
+//! `release` (does it set pods free); `break_glass` (may they be debugged); `added` (what is new) → `ceiling` (is it within; if not, `remedy`) and `held` (must the author
 //! hold it). `question` is what the authorizer is asked, `denial` what its answers mean.
 
 mod added;
+mod break_glass;
 mod ceiling;
 mod denial;
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod held;
 mod question;
 mod release;
 mod remedy;
+
+use k8s_openapi::jiff::Timestamp;
 
 use self::added::{added, before};
 use self::held::secrets_as_objects;
@@ -50,6 +53,9 @@ pub enum Author {
 #[derive(Clone, Copy, Debug)]
 pub struct Circumstances<'a> {
     pub author: Author,
+    /// Their name.
+    pub user: &'a str,
+    pub now: Timestamp,
     /// The ceilings over the namespace.
     pub ceilings: &'a Ceilings,
     /// Whether the namespace is enrolled.
@@ -69,11 +75,12 @@ pub struct Review {
 
 /// What this change of an AIWorkload needs.
 pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
-    let Circumstances { author, ceilings: _, enrolled } = circumstances;
+    let Circumstances { author, user: _, now: _, ceilings: _, enrolled } = circumstances;
     let mut review = Review::default();
     match change {
         Change::Create(new) => {
             review.freed_by_creation(new, author);
+            review.break_glass(None, new, circumstances);
             review.left_out_of_isolation(None, new, circumstances);
             review.declared(None, new, circumstances);
         }
@@ -81,6 +88,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
             if author != Author::Controller {
                 review.freed_by_metadata(old, new);
             }
+            review.break_glass(Some(old), new, circumstances);
             if old.spec != new.spec {
                 review.freed_by_spec(old, new);
                 review.left_out_of_isolation(Some(old), new, circumstances);
@@ -113,7 +121,7 @@ impl Review {
 
     /// What the spec adds, bounded by the ceilings and asked of its author.
     fn declared(&mut self, old: Option<&AIWorkload>, new: &AIWorkload, circumstances: Circumstances<'_>) {
-        let Circumstances { author, ceilings, enrolled: _ } = circumstances;
+        let Circumstances { author, user: _, now: _, ceilings, enrolled: _ } = circumstances;
         let scope = match validate(new) {
             Ok(scope) => scope,
             Err(errors) => {

@@ -3,7 +3,7 @@
 //! Promise: a question says no more and no less than what it was made of. In: a permission, an object to read, or an AIWorkload
 //! whose pods would be set free. Out: [`Question`]. Whether it must be asked is decided elsewhere.
 
-use crate::api::{AIWorkload, GROUP, RELEASE_VERB};
+use crate::api::{AIWorkload, BREAK_GLASS_VERB, GROUP, RELEASE_VERB};
 use crate::scope::{ObjectName, Permission, Verb};
 
 /// A question and the field that needs it.
@@ -23,6 +23,8 @@ pub enum Rule {
     Never,
     /// Setting pods free needs the verb `release`.
     Release,
+    /// An exception for debugging needs the verb `break-glass`.
+    BreakGlass,
 }
 
 /// May the author do this?
@@ -66,13 +68,21 @@ impl Question {
     }
 
     pub(super) fn release(workload: &AIWorkload) -> Self {
+        Self::on(workload, RELEASE_VERB)
+    }
+
+    pub(super) fn break_glass(workload: &AIWorkload) -> Self {
+        Self::on(workload, BREAK_GLASS_VERB)
+    }
+
+    fn on(workload: &AIWorkload, verb: &'static str) -> Self {
         Self {
             namespace: workload.metadata.namespace.clone().unwrap_or_default(),
             group: GROUP.to_owned(),
             resource: "aiworkloads".to_owned(),
             subresource: None,
             name: workload.metadata.name.clone(),
-            verb: RELEASE_VERB,
+            verb,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::field::{block, class, is_host, port, selector};
 use super::{Errors, FieldError};
 use crate::api::{self, ScopeCeiling};
-use crate::scope::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, HostPattern, Names, Selector};
+use crate::scope::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, HostPattern, Names, Selector, Unscoped};
 
 /// What a ScopeCeiling means.
 pub fn ceiling(object: &ScopeCeiling) -> Result<(Selector, Ceiling), Vec<FieldError>> {
@@ -20,7 +20,7 @@ pub fn ceiling(object: &ScopeCeiling) -> Result<(Selector, Ceiling), Vec<FieldEr
     };
     let mut ceiling = Ceiling {
         name: object.metadata.name.clone().unwrap_or_default(),
-        isolate_unscoped: *unscoped_pods == api::UnscopedPods::Isolate,
+        unscoped: unscoped(*unscoped_pods),
         hosts: Vec::new(),
         services: Vec::new(),
         kubernetes: Vec::new(),
@@ -55,6 +55,15 @@ pub fn ceiling(object: &ScopeCeiling) -> Result<(Selector, Ceiling), Vec<FieldEr
         });
     }
     errors.finish((namespaces, ceiling))
+}
+
+/// What is said of pods that no AIWorkload selects.
+pub fn unscoped(value: api::UnscopedPods) -> Unscoped {
+    match value {
+        api::UnscopedPods::Allow => Unscoped::Allow,
+        api::UnscopedPods::Isolate => Unscoped::Isolate,
+        api::UnscopedPods::Deny => Unscoped::Deny,
+    }
 }
 
 fn names(list: &[String]) -> Names {

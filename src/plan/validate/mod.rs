@@ -19,7 +19,7 @@ mod workload;
 
 use std::fmt;
 
-pub use self::ceiling::ceiling;
+pub use self::ceiling::{ceiling, unscoped};
 pub use self::workload::validate;
 
 /// Something wrong with one field.

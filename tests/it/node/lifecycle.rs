@@ -60,7 +60,7 @@ fn installs_upgrades_rolls_back_and_leaves_nothing_but_the_definitions() {
         assert_eq!(own, Vec::<&str>::new(), "{helm}");
         let generated = cluster.kubectl(&[
             "get",
-            "networkpolicy,role,rolebinding,serviceaccount",
+            "networkpolicy,configmap,role,rolebinding,serviceaccount",
             "-A",
             "-l",
             "app.kubernetes.io/managed-by=remit",

@@ -5,8 +5,11 @@
 //! (`make cluster`) with the project's images loaded; fails, never skips, where it is missing.
 
 mod account;
+mod attacks;
+mod guard;
 mod lifecycle;
 mod network;
+mod starts;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -38,6 +41,8 @@ static INSTALLED: RwLock<()> = RwLock::new(());
 
 /// Image of the operator in the cluster's containerd.
 const OPERATOR_IMAGE: &str = "remit.test/operator";
+/// And of the guard.
+const GUARD_IMAGE: &str = "remit.test/guard";
 
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -164,6 +169,8 @@ impl Cluster {
         let image = format!("image.repository={OPERATOR_IMAGE}");
         let mut args =
             vec!["upgrade", "--install", "remit", chart, "-n", "remit-system", "--create-namespace", "--wait", "--timeout", "120s"];
+        let guard = format!("guard.image.repository={GUARD_IMAGE}");
+        args.extend(["--set", &guard, "--set", "guard.image.tag=dev", "--set", "guard.image.pullPolicy=Never"]);
         args.extend(["--set", &image, "--set", "image.tag=dev", "--set", "image.pullPolicy=Never"]);
         args.extend(["--set", "lease.durationSeconds=5", "--set", "logging.level=debug"]);
         args.extend_from_slice(more);
@@ -218,6 +225,9 @@ pub fn eventually<T>(what: &str, within: Duration, mut condition: impl FnMut() -
     }
 }
 
+/// What an enrolled namespace asks of every container.
+pub const RESTRICTED: &str = "{allowPrivilegeEscalation: false, runAsNonRoot: true, runAsUser: 65532, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}";
+
 /// A server that answers with its name on these TCP ports, with a dual-stack Service on `port`.
 pub fn server(namespace: &str, app: &str, port: u16, target: u16) -> String {
     format!(
@@ -234,6 +244,7 @@ spec:
     imagePullPolicy: Never
     command: [probe, serve, --name, {app}, --tcp, '{target}', --tcp, '9999', --tcp, '443', --udp, '{target}']
     ports: [{{name: main, containerPort: {target}}}, {{name: other, containerPort: 9999}}]
+    securityContext: {RESTRICTED}
 ---
 apiVersion: v1
 kind: Service
@@ -255,7 +266,11 @@ spec:
   terminationGracePeriodSeconds: 1
   automountServiceAccountToken: false
   containers:
-  - {{name: main, image: remit.test/probe:1, imagePullPolicy: Never, command: [probe, serve, --name, {name}, --tcp, '8080', --tcp, '8081']}}
+  - name: main
+    image: remit.test/probe:1
+    imagePullPolicy: Never
+    command: [probe, serve, --name, {name}, --tcp, '8080', --tcp, '8081']
+    securityContext: {RESTRICTED}
 ---
 "
     )

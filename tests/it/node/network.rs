@@ -271,7 +271,7 @@ fn deletion_keeps_denying_until_the_pods_are_gone_or_released() {
     });
     let left = cluster.kubectl(&[
         "get",
-        "networkpolicy,role,rolebinding,serviceaccount",
+        "networkpolicy,configmap,role,rolebinding,serviceaccount",
         "-A",
         "-o",
         "name",

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{EVIL, HELP, ORDERS, Outcome, World, changed, connect, hello, policy};
+use remit::policy::signed::Signer;
+
+use super::{EVIL, HELP, ORDERS, Outcome, World, changed, connect, hello, policy, signer};
 
 fn without(source: &str) -> Value {
     changed(|p| p["destinations"].as_array_mut().unwrap().retain(|d| d["source"] != source))
@@ -81,6 +83,18 @@ fn a_bad_an_older_and_a_missing_policy_leave_the_last_good_one() {
     }));
     says("unknown field `allowEverything`");
     holds("one that cannot be read");
+    let mut mine = changed(evil);
+    mine["generation"] = json!(9);
+    let (mine, other) = (mine.to_string(), Signer::from_seed(&[8; 32]));
+    world.note(&other.sign(&mine));
+    says("no signature is of the trusted key");
+    holds("one that somebody else signed");
+    world.note(&mine);
+    says("it is no signed note");
+    holds("one that nobody signed");
+    world.note(&signer().sign(&policy().to_string()).replace("orders", "ledger"));
+    says("the signature does not fit the text");
+    holds("one that was changed after it was signed");
     std::fs::remove_file(world.path("policy.note")).unwrap();
     says("No such file");
     holds("none");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::{ORDERS, Outcome, World, connect, policy};
+use super::{ORDERS, Outcome, World, connect, policy, signer};
 
 /// A file of the kernel about the guard, which everybody may read.
 fn about(world: &World, file: &str) -> String {
@@ -146,7 +146,7 @@ fn it_reads_no_file_but_its_policy() {
     let mut other = policy();
     other["generation"] = json!(2);
     other["destinations"] = json!([]);
-    std::fs::write(&file, other.to_string()).expect("written");
+    std::fs::write(&file, signer().sign(&other.to_string())).expect("written");
     for path in [elsewhere.path(), &file] {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
     }

@@ -4,6 +4,8 @@
 
 mod attacks;
 mod changes;
+#[cfg(feature = "operator")]
+mod channel;
 mod connections;
 mod guard_process;
 mod names;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use remit::policy::pod::{HEALTH_PORT, IDS};
+use remit::policy::signed::Signer;
 use remit::wire::dns::{self, Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
@@ -30,12 +33,16 @@ const DNS: &str = "10.96.0.10";
 const GATEWAY: [&str; 2] = ["10.244.0.1", "2001:db8:10:244::1"];
 const POD: [&str; 2] = ["10.244.0.5", "2001:db8:10:244::5"];
 
+/// Two replicas of the operator.
+pub const OPERATORS: [&str; 2] = ["10.244.9.1", "10.244.9.2"];
+
 /// What the DNS server knows.
 const NAMES: &[(&str, &[&str])] = &[
     ("orders.shop.svc.cluster.local", &[ORDERS]),
     ("help.example.com", &HELP),
     ("rebind.example.com", &[ORDERS]),
     ("external.support.svc.cluster.local", &[EVIL[0]]),
+    ("remit-guards.remit-system.svc.cluster.local", &OPERATORS),
 ];
 
 /// Every address of the world, and its TCP and UDP ports.
@@ -76,6 +83,11 @@ fn ip(args: &str) {
     assert!(output.status.success(), "ip {args}: {} (root is needed)", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Who vouches for policies here.
+pub fn signer() -> Signer {
+    Signer::from_seed(&[7; 32])
+}
+
 impl World {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -94,7 +106,7 @@ impl World {
         }
         ip(&format!("-n {pod} route add default via {}", GATEWAY[0]));
         ip(&format!("-n {pod} -6 route add default via {}", GATEWAY[1]));
-        let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).filter(|a| !GATEWAY.contains(a));
+        let known = HOSTS.iter().map(|(address, _, _)| *address).chain([DNS]).chain(OPERATORS).filter(|a| !GATEWAY.contains(a));
         for address in known {
             // An IPv6 address that others might bear is there only a moment later.
             let (length, alone) = if address.contains(':') { (128, " nodad") } else { (32, "") };
@@ -134,10 +146,15 @@ impl World {
     }
 
     pub fn policy(&self, policy: &Value) {
+        self.note(&signer().sign(&policy.to_string()));
+    }
+
+    /// Whatever it is, in the policy's place.
+    pub fn note(&self, note: &str) {
         // Swapped as a whole, as the kubelet does.
         let new = self.path("policy.new");
-        std::fs::write(&new, serde_json::to_vec(policy).expect("JSON")).expect("the policy is written");
-        std::fs::rename(new, self.path("policy.note")).expect("the policy is there");
+        std::fs::write(&new, note).expect("the note is written");
+        std::fs::rename(new, self.path("policy.note")).expect("the note is there");
     }
 
     /// The pod's network device.
@@ -173,6 +190,7 @@ impl World {
             .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
             .args(user)
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
+            .args(["--trust", &signer().trust().to_string(), "--token", &self.path("token")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))

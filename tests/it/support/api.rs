@@ -58,9 +58,17 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("Event", "events.k8s.io/v1", "events", true),
     ("Lease", "coordination.k8s.io/v1", "leases", true),
     ("ValidatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", false),
+    ("MutatingWebhookConfiguration", "admissionregistration.k8s.io/v1", "mutatingwebhookconfigurations", false),
     ("ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1", "validatingadmissionpolicies", false),
     ("ValidatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", false),
     ("Deployment", "apps/v1", "deployments", true),
+    ("ReplicaSet", "apps/v1", "replicasets", true),
+    ("StatefulSet", "apps/v1", "statefulsets", true),
+    ("DaemonSet", "apps/v1", "daemonsets", true),
+    ("Job", "batch/v1", "jobs", true),
+    ("CronJob", "batch/v1", "cronjobs", true),
+    ("ReplicationController", "v1", "replicationcontrollers", true),
+    ("PodTemplate", "v1", "podtemplates", true),
     ("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets", true),
 ];
 
@@ -145,6 +153,13 @@ impl Api {
         config.auth_info.impersonate = Some(user.to_owned());
         let groups = groups.iter().copied().chain(["system:authenticated"]);
         config.auth_info.impersonate_groups = Some(groups.map(str::to_owned).collect());
+        Self::of(config)
+    }
+
+    /// Somebody who says by a header of each request who they are.
+    pub fn as_nobody(&self) -> Self {
+        let mut config = self.config.clone();
+        config.auth_info = kube::config::AuthInfo::default();
         Self::of(config)
     }
 

@@ -13,10 +13,10 @@ mod world;
 
 pub use api::{Api, Refused, kind};
 pub use changes::{ANY_EGRESS, ANY_INGRESS, Changes, Reach};
-pub use operator::{Operator, OperatorConfig};
+pub use operator::{Operator, OperatorConfig, http_get};
 pub use proxy::{Fault, Outage, Proxy, Verb};
 pub use state::state_of;
-pub use world::{World, has_condition, workload};
+pub use world::{World, has_condition, opened, workload};
 
 use std::future::Future;
 use std::sync::LazyLock;

@@ -35,6 +35,8 @@ pub struct Operator {
     child: Arc<Mutex<Child>>,
     pub pid: u32,
     pub http: u16,
+    /// Where guards call.
+    pub guards: u16,
     log: PathBuf,
 }
 
@@ -43,8 +45,8 @@ impl Operator {
     pub(super) fn start(directory: &Path, kubeconfig: &Path, namespace: &str, mut settings: Value, config: &OperatorConfig) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let [http, webhook] = free_ports();
-        merge(&mut settings, &json!({"http": {"port": http}, "webhook": {"port": webhook}}));
+        let [http, webhook, guards] = free_ports();
+        merge(&mut settings, &json!({"http": {"port": http}, "webhook": {"port": webhook}, "guard": {"channel": {"listenPort": guards}}}));
         merge(&mut settings, &config.settings);
         let file = directory.join(format!("{}-{number}.yaml", config.name));
         std::fs::write(&file, serde_json::to_vec_pretty(&settings).expect("JSON")).expect("the configuration is written");
@@ -67,7 +69,7 @@ impl Operator {
             .expect("the operator starts");
         let pid = child.id();
         watchdog('+', pid);
-        Self { child: Arc::new(Mutex::new(child)), pid, http, log }
+        Self { child: Arc::new(Mutex::new(child)), pid, http, guards, log }
     }
 
     /// Waits until /readyz says yes.

@@ -1,6 +1,7 @@
 //! A reverse proxy between an operator and the API server: counts, filters, and fails on demand.
 //!
-//! Plain HTTP on loopback on the operator's side; on the other, the API server with the operator's own credentials. It shows the operator
+//! Plain HTTP on loopback on the operator's side; on the other, the API server with the operator's own credentials, but for requests that bear a
+//! token (of its second account). It shows the operator
 //! only objects of the namespaces of its world (and the system's), so that many operators can work on one API server without
 //! seeing each other. Everything else passes unchanged. It does not rewrite requests, and answers nothing by itself but faults.
 
@@ -92,6 +93,8 @@ pub struct Proxy {
 
 struct Inner {
     upstream: Api,
+    /// Without credentials.
+    bare: Api,
     world: String,
     seen: Mutex<Vec<Seen>>,
     outage: watch::Sender<Outage>,
@@ -114,6 +117,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let inner = Arc::new(Inner {
+            bare: upstream.as_nobody(),
             upstream,
             world: world.to_owned(),
             seen: Mutex::default(),
@@ -192,8 +196,9 @@ pub fn tally(seen: &[Seen]) -> BTreeMap<String, usize> {
 
 impl Seen {
     pub fn is_write(&self) -> bool {
-        // A review is a question which happens to be posted.
-        !matches!(self.verb, Verb::Get | Verb::List | Verb::Watch) && !self.resource.ends_with("reviews")
+        // A review is a question which happens to be posted, and so is one for a token.
+        let question = self.resource.ends_with("reviews") || self.resource == "serviceaccounts/token";
+        !matches!(self.verb, Verb::Get | Verb::List | Verb::Watch) && !question
     }
 
     fn counts(&self) -> bool {
@@ -261,7 +266,8 @@ async fn answer(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Answer,
         // Goes on when the operator hangs up meanwhile: what was sent was sent.
         async move {
             tokio::time::sleep(delay).await;
-            let response = inner.upstream.client.send(Request::from_parts(head, Body::from(body.to_vec()))).await?;
+            let upstream = if head.headers.contains_key("authorization") { &inner.bare } else { &inner.upstream };
+            let response = upstream.client.send(Request::from_parts(head, Body::from(body.to_vec()))).await?;
             (seen.code, seen.at) = (response.status().as_u16(), Instant::now());
             let counts = counting && seen.counts();
             if counting || !seen.is_write() {

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use remit::policy::signed::Signer;
+use remit::policy::{Document, GuardPolicy};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -72,9 +74,10 @@ impl World {
         let settings = json!({
             "namespace": system,
             "serviceAccount": "remit",
-            "webhook": {"configurations": []},
+            "webhook": {"configurations": [], "mutatingConfigurations": []},
             "lease": {"name": "remit-operator", "durationSeconds": 15},
             "cluster": {"podRanges": ["10.244.0.0/16", "2001:db8:10:244::/64"]},
+            "guard": {"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"},
         });
         Self { admin, account, proxy, prefix, directory, namespaces: Mutex::new(vec![system]), settings }
     }
@@ -159,6 +162,20 @@ impl World {
     /// The chart's webhooks and admission policies, acting on the namespaces of this world only. The webhooks lead to the operator's port
     /// on this machine; returns the settings that an operator needs for it.
     pub async fn admission(&self) -> OperatorConfig {
+        self.admission_of(&["remit-scope", "remit-recorder"], &[]).await
+    }
+
+    /// The same, and pods are injected and judged as well.
+    pub async fn admission_of_pods(&self) -> OperatorConfig {
+        let mut config = self.admission_of(&["remit-scope", "remit-recorder", "remit-pods"], &["remit-inject"]).await;
+        config.settings["guard"] =
+            json!({"image": "none.example.com/guard:1", "cpuRequest": "10m", "memoryRequest": "24Mi", "memoryLimit": "96Mi"});
+        let [port] = super::operator::free_ports();
+        config.settings["guard"]["channel"] = json!({"port": port});
+        config
+    }
+
+    async fn admission_of(&self, validating: &[&str], mutating: &[&str]) -> OperatorConfig {
         let [port] = super::operator::free_ports();
         let system = self.system();
         // The API server asks Services for webhooks; an ExternalName leads it to this machine, with the right name on the certificate.
@@ -170,11 +187,15 @@ impl World {
             .await
             .expect("the webhook's Service");
         for object in rendered(&system).await.iter().filter(|o| is_admission(o)) {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            if is_webhook(object) && !validating.contains(&name) && !mutating.contains(&name) {
+                continue;
+            }
             let mut object = of_world(&self.prefix, object);
             let here = json!({WORLD_LABEL: mark(&self.prefix)});
             if object["kind"] == "ValidatingAdmissionPolicyBinding" {
                 object["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] = here;
-            } else if object["kind"] == "ValidatingWebhookConfiguration" {
+            } else if is_webhook(&object) {
                 for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
                     webhook["clientConfig"]["service"]["port"] = json!(port);
                     if webhook["rules"].as_array().is_some_and(|rules| rules.iter().all(|r| r["scope"] == "Cluster")) {
@@ -194,7 +215,9 @@ impl World {
             self.admin.apply(object.clone()).await.unwrap_or_else(|e| panic!("{}: {e}", object["metadata"]["name"]));
         }
         OperatorConfig {
-            settings: json!({"webhook": {"port": port, "service": "remit-webhook", "configurations": [self.name("remit-scope"), self.name("remit-recorder")]}}),
+            settings: json!({"webhook": {"port": port, "service": "remit-webhook",
+                "configurations": validating.iter().map(|n| self.name(n)).collect::<Vec<_>>(),
+                "mutatingConfigurations": mutating.iter().map(|n| self.name(n)).collect::<Vec<_>>()}}),
             ..OperatorConfig::default()
         }
     }
@@ -233,11 +256,24 @@ impl World {
         Some(self.admin.get("NetworkPolicy", namespace, &format!("remit-{workload}")).await?["spec"].take())
     }
 
+    /// The guards' policy of a workload, if it is there. The operator must have signed it.
+    pub async fn guard_policy(&self, namespace: &str, workload: &str) -> Option<Value> {
+        let map = self.admin.get("ConfigMap", namespace, &format!("remit-{workload}")).await?;
+        let note = map["data"]["policy.note"].as_str().unwrap_or_else(|| panic!("no policy in {map}"));
+        let secret = self.admin.get("Secret", &self.system(), "remit-guard-key").await.expect("the operator's key");
+        let seed: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["seed"].clone()).expect("base64");
+        let signer = Signer::from_seed(&seed.0.try_into().expect("32 bytes"));
+        let text = signer.trust().open(note).unwrap_or_else(|e| panic!("{e}:\n{note}"));
+        let document = Document::read(text.as_bytes()).expect("a document");
+        GuardPolicy::try_from(document).expect("one that guards take");
+        Some(serde_json::from_str(text).expect("JSON"))
+    }
+
     /// Every generated object of a workload, in all namespaces, as `Kind namespace/name`.
     pub async fn generated(&self, namespace: &str, workload: &str) -> Vec<String> {
         let labels = format!("app.kubernetes.io/managed-by=remit,remit.dev/workload={workload},remit.dev/workload-namespace={namespace}");
         let mut all = Vec::new();
-        for kind in ["NetworkPolicy", "ServiceAccount", "Role", "RoleBinding"] {
+        for kind in ["NetworkPolicy", "ConfigMap", "ServiceAccount", "Role", "RoleBinding"] {
             for object in self.admin.list(kind, "", &labels).await {
                 let meta = &object["metadata"];
                 all.push(format!(
@@ -347,6 +383,12 @@ pub fn workload(namespace: &str, name: &str, spec: &str) -> Value {
     json!({"apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
 }
 
+/// What a policy opens beside the way of guards to the operator (and to DNS, which the API tier has not).
+pub fn opened(policy: &Value) -> Vec<Value> {
+    let operator = |rule: &Value| rule["to"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "operator";
+    policy["egress"].as_array().into_iter().flatten().filter(|rule| !operator(rule)).cloned().collect()
+}
+
 /// The message of the condition if it is so ("" for any reason) for the newest generation.
 pub fn has_condition(workload: &Value, type_: &str, status: &str, reason: &str) -> Result<String, String> {
     let generation = &workload["metadata"]["generation"];
@@ -382,6 +424,7 @@ impl Drop for World {
 async fn clear(admin: &Api, prefix: &str, namespaces: Vec<String>) {
     let cluster_scoped = [
         "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
         "ValidatingAdmissionPolicyBinding",
         "ValidatingAdmissionPolicy",
         "ScopeCeiling",
@@ -458,7 +501,11 @@ fn is_right(object: &Value) -> bool {
 }
 
 fn is_admission(object: &Value) -> bool {
-    object["kind"].as_str().is_some_and(|kind| kind.starts_with("Validating"))
+    object["kind"].as_str().is_some_and(|kind| kind.starts_with("Validating") || kind.starts_with("Mutating"))
+}
+
+fn is_webhook(object: &Value) -> bool {
+    object["kind"].as_str().is_some_and(|kind| kind.ends_with("WebhookConfiguration"))
 }
 
 /// The same object with names that are the world's own, where several worlds would share it. The roles of people and what is
@@ -469,7 +516,7 @@ fn of_world(prefix: &str, object: &Value) -> Value {
     let shared = |name: &str| ["remit-grantable", "remit-grantable-values", "remit-view", "remit-edit", "remit-release"].contains(&name);
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    if (kind.starts_with("Cluster") || kind.starts_with("Validating")) && !shared(&name) {
+    if (kind.starts_with("Cluster") || is_admission(&object)) && !shared(&name) {
         object["metadata"]["name"] = json!(own(&name));
     }
     if object["roleRef"]["kind"] == "ClusterRole" {
@@ -483,7 +530,8 @@ fn of_world(prefix: &str, object: &Value) -> Value {
     }
     if kind == "ClusterRole" {
         for rule in object["rules"].as_array_mut().into_iter().flatten() {
-            let renamed: HashMap<&str, String> = ["remit-scope", "remit-recorder"].map(|n| (n, own(n))).into();
+            let renamed: HashMap<&str, String> =
+                ["remit-scope", "remit-recorder", "remit-pods", "remit-inject"].map(|n| (n, own(n))).into();
             for name in rule["resourceNames"].as_array_mut().into_iter().flatten() {
                 if let Some(new) = name.as_str().and_then(|n| renamed.get(n)) {
                     *name = json!(new);

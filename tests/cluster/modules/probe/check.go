@@ -102,6 +102,8 @@ func ask(ctx context.Context, scheme, rest, family string) (string, error) {
 			return answer, statusError(response.StatusCode)
 		}
 		return answer, nil
+	case "ping":
+		return ping(rest, deadline)
 	case "dns":
 		name, server, given := strings.Cut(rest, "@")
 		resolver := &net.Resolver{PreferGo: true}

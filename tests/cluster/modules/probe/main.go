@@ -32,6 +32,7 @@ TARGET is scheme://rest. The schemes:
   line://HOST:PORT     ... and the server answers "hello" with a line
   http://HOST[:PORT]/  the status is below 500; https:// does not verify the certificate
   udp://HOST:PORT      a datagram is answered
+  ping://ADDR          an echo request is answered (a datagram socket: no capability needed)
   dns://NAME[@SERVER]  the name resolves (SERVER: HOST[:PORT], default the pod's own)
   A 4 or 6 behind the scheme (tcp4://, http6://) allows that address family only.
 

@@ -54,6 +54,7 @@ func TestChecksSayWhatHappened(t *testing.T) {
 		{"127.0.0.1:" + port[0], "127.0.0.1:" + port[0], ""},
 		{"line4://127.0.0.1:" + port[0], "bee", ""},
 		{"http://127.0.0.1:" + port[0] + "/", "200 bee", ""},
+		{"https://127.0.0.1:" + port[0] + "/", "200 bee", ""},
 		{"udp://127.0.0.1:" + port[1], "bee", ""},
 		{"tcp://127.0.0.1:" + port[2], "", "refused"},
 		{"line://" + silent.Addr().String(), "", "timeout"},
@@ -66,7 +67,7 @@ func TestChecksSayWhatHappened(t *testing.T) {
 		}
 	}
 	var tallies []tally
-	if err := json.Unmarshal(counter.json(), &tallies); err != nil || len(tallies) != 2 || tallies[0].Accepted != 3 || tallies[1].Accepted != 1 {
+	if err := json.Unmarshal(counter.json(), &tallies); err != nil || len(tallies) != 2 || tallies[0].Accepted != 4 || tallies[1].Accepted != 1 {
 		t.Errorf("tallies: %+v %v", tallies, err)
 	}
 }

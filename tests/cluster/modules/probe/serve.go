@@ -3,9 +3,15 @@ package main
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"sort"
@@ -82,8 +88,8 @@ func endpoints(protocol string, local, remote net.Addr) key {
 	return key{protocol, to, port, from}
 }
 
-// listenTCP answers each connection with one line: as HTTP if the caller speaks HTTP, else as it is.
-// A caller which says nothing gets the line after a moment, as a database's greeting would come.
+// listenTCP answers each connection with one line: as HTTP if the caller speaks HTTP, else as it is; within TLS if the caller
+// begins with it (the certificate is made anew at each start and says nothing). A caller which says nothing gets the line after a moment, as a database's greeting would come.
 func listenTCP(address string, counter *counter, answer func(key) string) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -103,6 +109,12 @@ func listenTCP(address string, counter *counter, answer func(key) string) {
 				_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 				start, _ := reader.Peek(4)
 				_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+				if len(start) > 0 && start[0] == handshakeRecord {
+					conn = tls.Server(peeked{conn, reader}, serverTLS())
+					defer conn.Close()
+					reader = bufio.NewReader(conn)
+					start, _ = reader.Peek(4)
+				}
 				if method := string(start); method != "GET " && method != "POST" && method != "PUT " && method != "HEAD" && method != "DELE" && method != "PATC" {
 					_, _ = io.WriteString(conn, answer(k)+"\n")
 					return
@@ -123,6 +135,29 @@ func listenTCP(address string, counter *counter, answer func(key) string) {
 		}
 	}()
 }
+
+const handshakeRecord = 0x16
+
+// peeked is a connection of which the beginning was read already.
+type peeked struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (p peeked) Read(b []byte) (int, error) { return p.reader.Read(b) }
+
+var serverTLS = sync.OnceValue(func() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		fail("%v", err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(24 * 365 * time.Hour), DNSNames: []string{"*.example.com", "*.example.net"}}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		fail("%v", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}}
+})
 
 func listenUDP(address string, counter *counter, answer func(key) string) {
 	conn, err := net.ListenPacket("udp", address)

@@ -1,0 +1,129 @@
+//! The control channel of a real operator: tokens that the API server bound to pods, policies as they lie in the cluster, and what the status
+//! says of guards. The guard's end is the library's; nothing runs in the pods. Needs the API tier.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use remit::guard::channel::{Answer, Client};
+use remit::policy::channel::{Enforced, REPORT_FORMAT, Report};
+use remit::policy::signed::{Signer, Trust};
+use remit::policy::{Document, Edition, Mode};
+use serde_json::json;
+
+use crate::support::{Operator, World, check, eventually, kind, run};
+
+/// A pod with a container of the guard's name, and a token of its guard.
+async fn pod(world: &World, namespace: &str, name: &str, app: &str, audience: &str) -> String {
+    let container = |name: &str| json!({"name": name, "image": "none.example.com/none:1"});
+    let mut guard = container("remit-guard");
+    guard["restartPolicy"] = json!("Always");
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
+        "spec": {"initContainers": [guard], "containers": [container("main")], "terminationGracePeriodSeconds": 0},
+    });
+    let (pod, _) = eventually("the pod can be made", || async { world.admin.apply(pod.clone()).await.map_err(|e| e.to_string()) }).await;
+    let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": pod["metadata"]["uid"]});
+    let spec = json!({"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": reference});
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+    let path = format!("{}/token", kind("ServiceAccount").path(namespace, "default"));
+    let answer = world.admin.request("POST", &path, None, Some(&request)).await.expect("a token");
+    answer["status"]["token"].as_str().expect("a token").to_owned()
+}
+
+async fn client(world: &World) -> (Client, Trust) {
+    let secret = world.admin.get("Secret", &world.system(), "remit-guard-key").await.expect("the operator's key");
+    let seed: k8s_openapi::ByteString = serde_json::from_value(secret["data"]["seed"].clone()).expect("base64");
+    let signer = Signer::from_seed(&seed.0.try_into().expect("32 bytes"));
+    (Client::new(signer.trust().public_key()).expect("a client"), signer.trust().clone())
+}
+
+/// One question, on a connection of its own.
+async fn ask(client: &Client, operator: &Operator, token: &str, enforced: Option<&Edition>) -> Answer {
+    let mut connection = client.connect(SocketAddr::from(([127, 0, 0, 1], operator.guards))).await.expect("connected");
+    let enforced = enforced.map(|edition| Enforced { edition: edition.clone(), mode: Mode::Enforce });
+    let report = Report { format: REPORT_FORMAT, version: "0".into(), enforced, denials: Default::default(), up_seconds: 1 };
+    connection.ask(token, &report).await.expect("an answer")
+}
+
+fn edition(trust: &Trust, answer: Answer) -> Edition {
+    let Answer::Policy(note) = answer else { panic!("{answer:?}") };
+    let text = trust.open(std::str::from_utf8(&note).expect("text")).expect("signed").as_bytes().to_vec();
+    Document::read(&text).expect("a policy").edition()
+}
+
+fn refused(answer: Answer) -> (u16, String) {
+    match answer {
+        Answer::Refused { status, reason, message: _ } => (status, reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn says(world: &World, namespace: &str, summary: &str, reason: &str) {
+    eventually(&format!("{summary} and {reason}"), || async {
+        let workload = world.admin.get("AIWorkload", namespace, "bot").await.ok_or("gone")?;
+        let conditions = workload["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let guarded = conditions.into_iter().find(|c| c["type"] == "Guarded").unwrap_or_default();
+        check(workload["status"]["pods"]["summary"] == summary && guarded["reason"] == reason, || workload["status"].to_string())
+    })
+    .await;
+}
+
+#[test]
+fn a_guard_gets_the_policy_of_its_pod_and_the_status_says_so() {
+    run(async {
+        let world = World::new("channel").await;
+        let operator = &world.operator().await;
+        let own = world.namespace("own").await;
+        world.declare(&own, "bot", "{}").await;
+        world.is_ready(&own, "bot").await;
+        says(&world, &own, "0/0", "NoPods").await;
+        let (guard, trust) = client(&world).await;
+        let token = &pod(&world, &own, "bot-1", "bot", "remit.dev/guard").await;
+        let first = edition(&trust, ask(&guard, operator, token, None).await);
+
+        // A change while the guard waits.
+        let changes = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            says(&world, &own, "1/1", "Guarded").await;
+            let began = Instant::now();
+            world.declare(&own, "bot", "suspend: true").await;
+            began
+        };
+        let asks = async { (ask(&guard, operator, token, Some(&first)).await, Instant::now()) };
+        let (began, (answer, at)) = tokio::join!(changes, asks);
+        println!("a kill switch was with the guard {:?} after it was asked for", at - began);
+        assert!(at - began < Duration::from_secs(2));
+        let second = edition(&trust, answer);
+        assert!(second.may_follow(&first) && second.generation > first.generation && second.serial > first.serial);
+        says(&world, &own, "0/1", "Stale").await;
+        tokio::select! {
+            answer = ask(&guard, operator, token, Some(&second)) => panic!("{answer:?}"),
+            () = says(&world, &own, "1/1", "Guarded") => {}
+        }
+
+        // Others, with tokens that are good for something else.
+        let stray = pod(&world, &own, "stray", "other", "remit.dev/guard").await;
+        assert_eq!(refused(ask(&guard, operator, &stray, None).await), (403, "NotGuarded".to_owned()));
+        let api = pod(&world, &own, "bot-2", "bot", "https://kubernetes.default.svc").await;
+        assert_eq!(refused(ask(&guard, operator, &api, None).await), (401, "TokenRefused".to_owned()));
+        let outside = world.namespace_with("outside", json!({})).await;
+        let outside = pod(&world, &outside, "bot-1", "bot", "remit.dev/guard").await;
+        assert_eq!(refused(ask(&guard, operator, &outside, None).await), (403, "NotEnrolled".to_owned()));
+
+        // Another key with the pod's token.
+        let (thief, _) = client(&world).await;
+        assert_eq!(refused(ask(&thief, operator, token, None).await), (403, "KeyRefused".to_owned()));
+        eventually("the key is warned of", || async {
+            let events = world.admin.list("Event", &own, "").await;
+            check(events.iter().any(|e| e["reason"] == "GuardKeyRefused"), || format!("{} events", events.len()))
+        })
+        .await;
+
+        // A pod that has no guard is named, once the operator has run for a while; one that is gone is not counted.
+        says(&world, &own, "1/2", "Unguarded").await;
+        for gone in ["bot-1", "bot-2"] {
+            world.admin.delete("Pod", &own, gone).await.unwrap();
+        }
+        says(&world, &own, "0/0", "NoPods").await;
+    });
+}

@@ -1,0 +1,514 @@
+//! The attack suite: the rows of the list of threats that concern admission, the network, DNS and the pod, each tried as an attack from
+//! inside a real pod, or as a user with the role `edit` of the namespace.
+//!
+//! One line per row: where it is stopped, and by what one sees it. A row passes only if the attack is stopped where the row says; where it
+//! can be shown, a stranger without Remit does the same and gets through. `make test-attacks` runs this file alone.
+
+use std::process::Output;
+use std::time::Duration;
+
+use super::guard::{Setting, init_containers};
+use super::{Cluster, RESTRICTED, eventually, installed, text};
+
+/// What was seen, or what went wrong.
+type Outcome = Result<String, String>;
+
+/// Which layer stops it.
+#[derive(Clone, Copy)]
+enum Layer {
+    Admission,
+    Guard,
+    Redirect,
+    Rights,
+    Operator,
+}
+
+struct Row {
+    number: u8,
+    attack: &'static str,
+    layer: Layer,
+    run: fn(&Arena) -> Outcome,
+}
+
+struct Arena {
+    cluster: &'static Cluster,
+    setting: Setting,
+}
+
+const fn row(number: u8, attack: &'static str, layer: Layer, run: fn(&Arena) -> Outcome) -> Row {
+    Row { number, attack, layer, run }
+}
+
+const ROWS: &[Row] = &[
+    row(1, "a pod on the host's network", Layer::Admission, |a| a.pod_refused("hostNetwork: true", "", "hostNetwork")),
+    row(2, "the node: kubelet, API server, a node port", Layer::Guard, node_addresses),
+    row(3, "the metadata address, in twelve spellings", Layer::Guard, metadata_spellings),
+    row(4, "data in DNS names, other DNS servers", Layer::Guard, dns_tunnel),
+    row(5, "a declared name that resolves to the inside", Layer::Guard, rebinding),
+    row(6, "ping with a payload", Layer::Redirect, |a| a.nothing_from_inside(&["ping://203.0.113.11", "ping://2001:db8:ffff::11"])),
+    row(7, "IPv6 instead of IPv4", Layer::Guard, |a| {
+        a.nothing_from_inside(&["https6://evil.example.net/", "line://[2001:db8:ffff::11]:80", "http://[fd00:ec2::254]/"])
+    }),
+    row(8, "QUIC, and other datagrams", Layer::Redirect, |a| {
+        a.nothing_from_inside(&["udp://203.0.113.11:443", "udp://[2001:db8:ffff::11]:443", "udp://203.0.113.11:9999"])
+    }),
+    row(9, "an init container that talks before the guard", Layer::Guard, early_init),
+    row(11, "an ephemeral container (kubectl debug)", Layer::Admission, |a| {
+        a.refused_of(&["debug", "-n", a.ns(), "bot", "--image=remit.test/probe:1", "--", "sleep", "1"], "phemeral")
+    }),
+    row(11, "exec into the guard", Layer::Admission, |a| {
+        a.refused_of(&["exec", "-n", a.ns(), "bot", "-c", "remit-guard", "--", "/remit-guard", "--version"], "remit-guard")
+    }),
+    row(11, "attach to the guard", Layer::Admission, |a| {
+        a.refused_of(&["attach", "-n", a.ns(), "bot", "-c", "remit-guard"], "remit-guard")
+    }),
+    row(12, "taking the label off the running pod", Layer::Admission, |a| {
+        a.refused_of(&["label", "pod", "-n", a.ns(), "bot", "app-"], "metadata.labels")
+    }),
+    row(13, "taking the namespace out of Remit", Layer::Rights, |a| {
+        a.refused_of(&["label", "namespace", a.ns(), "remit.dev/enrolled-"], "orbidden")
+    }),
+    row(14, "another pod with the service's account", Layer::Admission, |a| {
+        a.refused(&a.pod("{app: other}", "serviceAccountName: support-bot", ""), "support-bot")
+    }),
+    row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks),
+    row(18, "an app with a user that is kept for guards", Layer::Admission, |a| {
+        a.pod_refused("securityContext: {runAsUser: 2000000007}", "", "kept for guards")
+    }),
+    row(18, "an app with a group that is kept for guards", Layer::Admission, |a| {
+        a.pod_refused("securityContext: {supplementalGroups: [2000000007]}", "", "kept for guards")
+    }),
+    row(19, "a privileged container", Layer::Admission, |a| a.container_refused("privileged: true", "privileged")),
+    row(19, "NET_ADMIN", Layer::Admission, |a| a.container_refused("capabilities: {drop: [ALL], add: [NET_ADMIN]}", "NET_ADMIN")),
+    row(19, "the host's processes", Layer::Admission, |a| a.pod_refused("hostPID: true", "", "hostPID")),
+    row(19, "a directory of the host", Layer::Admission, |a| {
+        a.pod_refused("volumes: [{name: host, hostPath: {path: /}}]", "", "volumes[name=host]")
+    }),
+    row(20, "one process namespace with the guard", Layer::Admission, |a| {
+        a.pod_refused("shareProcessNamespace: true", "", "shareProcessNamespace")
+    }),
+    row(21, "mounting the guard's volume", Layer::Admission, |a| {
+        a.pod_refused("", "volumeMounts: [{name: remit-policy, mountPath: /x}]", "remit-policy")
+    }),
+    row(22, "abstract sockets of the guard", Layer::Guard, abstract_sockets),
+    row(23, "the guard's ports on loopback", Layer::Guard, loopback_ports),
+    row(26, "the API token of the account", Layer::Admission, no_token),
+    row(26, "a projected token", Layer::Admission, |a| {
+        a.pod_refused("volumes: [{name: t, projected: {sources: [{serviceAccountToken: {path: t}}]}}]", "", "volumes[name=t]")
+    }),
+    row(26, "an undeclared Secret in the environment", Layer::Admission, |a| {
+        a.pod_refused("", "env: [{name: K, valueFrom: {secretKeyRef: {name: payment, key: k}}}]", "payment")
+    }),
+    row(41, "hand-written endpoints of a declared Service", Layer::Guard, hand_written_endpoints),
+    row(42, "deleting the AIWorkload under the pods", Layer::Rights, |a| {
+        a.refused_of(&["delete", "aiw", "-n", a.ns(), "support-bot", "--wait=false"], "sets pods free")
+    }),
+    row(45, "declaring what one does not hold", Layer::Rights, widen_own_scope),
+    row(46, "another image for the running guard", Layer::Admission, |a| {
+        let patch = r#"[{"op": "replace", "path": "/spec/initContainers/1/image", "value": "remit.test/probe:1"}]"#;
+        a.refused_of(&["patch", "pod", "-n", a.ns(), "bot", "--type=json", "-p", patch], "initContainers[name=remit-guard]")
+    }),
+    row(47, "a token with the guards' audience", Layer::Admission, |a| {
+        a.refused_of(&["create", "token", "-n", a.ns(), "support-bot", "--audience=remit.dev/guard"], "remit.dev/guard")
+    }),
+    row(49, "a pod that bears a public address", Layer::Guard, public_pod),
+    row(50, "a port-forward to the guard's ports", Layer::Admission, |a| {
+        a.refused_of(&["port-forward", "-n", a.ns(), "pod/bot", ":15471"], "port-forward")
+    }),
+    row(53, "writing the policy that guards mount", Layer::Admission, |a| {
+        let patch = r#"{"data": {"policy.note": "{}"}}"#;
+        a.refused_of(&["patch", "configmap", "-n", a.ns(), "remit-support-bot", "--type=merge", "-p", patch], "generated by Remit")
+    }),
+    row(55, "leaving Enforce", Layer::Rights, |a| {
+        a.refused_of(
+            &["patch", "aiw", "-n", a.ns(), "support-bot", "--type=merge", "-p", r#"{"spec": {"mode": "Observe"}}"#],
+            "sets pods free",
+        )
+    }),
+    row(55, "a narrower selector", Layer::Rights, |a| {
+        let patch = r#"{"spec": {"selector": {"matchLabels": {"never": "there"}}}}"#;
+        a.refused_of(&["patch", "aiw", "-n", a.ns(), "support-bot", "--type=merge", "-p", patch], "sets pods free")
+    }),
+    row(39, "a colleague's NetworkPolicy that allows everything", Layer::Guard, wide_policy),
+    row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
+];
+
+#[test]
+fn every_row_is_stopped_where_it_says() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::with_bot("attacks");
+    let arena = Arena { cluster, setting };
+    cluster.kubectl(&["create", "rolebinding", "dana", "-n", arena.ns(), "--clusterrole=edit", "--user=dana"]);
+    eventually("dana is an editor", Duration::from_secs(10), || {
+        cluster.run("kubectl", &["auth", "can-i", "create", "pods", "-n", arena.ns(), "--as", "dana"]).status.success().then_some(())
+    });
+    let mut failed = Vec::new();
+    for Row { number, attack, layer, run } in ROWS {
+        let layer = match layer {
+            Layer::Admission => "admission",
+            Layer::Guard => "guard",
+            Layer::Redirect => "redirect",
+            Layer::Rights => "rights",
+            Layer::Operator => "operator",
+        };
+        match run(&arena) {
+            Ok(evidence) => println!("attack {number:>2}  stopped  {layer:<9}  {attack}: {}", one_line(&evidence)),
+            Err(error) => {
+                println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
+                failed.push(format!("{number} {attack}: {error}"));
+            }
+        }
+    }
+    println!("attacks: {} of {} stopped", ROWS.len() - failed.len(), ROWS.len());
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The first words of an answer.
+fn one_line(text: &str) -> String {
+    let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= 180 { line } else { line.chars().take(179).chain(['…']).collect() }
+}
+
+impl Arena {
+    fn ns(&self) -> &str {
+        &self.setting.support.name
+    }
+
+    /// As the editor of the namespace; refused, with these words.
+    fn refused_of(&self, args: &[&str], words: &str) -> Outcome {
+        // What is let through might never end by itself.
+        let kubectl = self.cluster.kubectl.to_str().expect("a path in UTF-8");
+        let args = [&["20", kubectl, "--as", "dana"], args].concat();
+        self.judged(&self.cluster.run("/usr/bin/timeout", &args), words)
+    }
+
+    fn refused(&self, yaml: &str, words: &str) -> Outcome {
+        self.judged(&self.cluster.apply_with(yaml, &["--as", "dana"]), words)
+    }
+
+    fn judged(&self, output: &Output, words: &str) -> Outcome {
+        let said = format!("{}{}", text(&output.stderr), text(&output.stdout));
+        match (output.status.success(), said.contains(words)) {
+            (false, true) => Ok(said),
+            (false, false) => Err(format!("refused without a word of {words:?}: {said}")),
+            (true, _) => Err(format!("it was taken: {said}")),
+        }
+    }
+
+    fn pod(&self, labels: &str, spec: &str, container: &str) -> String {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: attack, namespace: {ns}, labels: {labels}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  {spec}
+  containers:
+  - name: main
+    image: remit.test/probe:1
+    imagePullPolicy: Never
+    command: [probe, sleep]
+    securityContext: {RESTRICTED}
+    {container}
+",
+            ns = self.ns()
+        )
+    }
+
+    /// The same as a bare pod and in a template: refused in both, by the same rule.
+    fn pod_refused(&self, spec: &str, container: &str, words: &str) -> Outcome {
+        self.both_refused(&self.pod("{app: support-bot}", spec, container), words)
+    }
+
+    fn container_refused(&self, context: &str, words: &str) -> Outcome {
+        let pod = self.pod("{app: support-bot}", "", "");
+        self.both_refused(&pod.replace(&format!("securityContext: {RESTRICTED}"), &format!("securityContext: {{{context}}}")), words)
+    }
+
+    fn both_refused(&self, pod: &str, words: &str) -> Outcome {
+        let seen = self.refused(pod, words)?;
+        let spec = pod.split_once("\nspec:\n").expect("a spec").1;
+        let indented: String = spec.lines().map(|line| format!("    {line}\n")).collect();
+        let deployment = format!(
+            "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: attack, namespace: {ns}}}
+spec:
+  selector: {{matchLabels: {{app: support-bot}}}}
+  template:
+    metadata: {{labels: {{app: support-bot}}}}
+    spec:
+{indented}",
+            ns = self.ns()
+        );
+        self.refused(&deployment, words).map_err(|e| format!("as a Deployment: {e}"))?;
+        Ok(seen)
+    }
+
+    /// The stranger reaches each of these, the bot none, and nothing arrives outside.
+    fn nothing_from_inside(&self, targets: &[&str]) -> Outcome {
+        let targets: Vec<String> = targets.iter().map(|t| (*t).to_owned()).collect();
+        let open = self.cluster.probe(&self.setting.web.name, "stranger", &targets);
+        if let Some((target, probe)) = open.iter().find(|(_, probe)| !probe.ok) {
+            return Err(format!("positive control: a stranger does not reach {target} either ({})", probe.answer));
+        }
+        self.only_declared(&targets)
+    }
+
+    fn only_declared(&self, targets: &[String]) -> Outcome {
+        self.cluster.ok("cluster.sh", &["counts", "reset"]);
+        let reached = self.cluster.reached(self.ns(), "bot", targets);
+        let strayed = self.setting.strayed("bot");
+        match (reached.as_slice(), strayed.as_slice()) {
+            ([], []) => Ok(format!("0 of {} reached, 0 packets arrived outside", targets.len())),
+            _ => Err(format!("reached {reached:?}, arrived outside {strayed:?}")),
+        }
+    }
+}
+
+fn node_addresses(a: &Arena) -> Outcome {
+    a.cluster.kubectl(&[
+        "patch",
+        "service",
+        "-n",
+        &a.setting.shop.name,
+        "ledger",
+        "--type=merge",
+        "-p",
+        r#"{"spec": {"type": "NodePort"}}"#,
+    ]);
+    let port = a.cluster.json(&["get", "service", "-n", &a.setting.shop.name, "ledger"])["spec"]["ports"][0]["nodePort"].to_string();
+    let node = a.cluster.json(&["get", "node", "node1"]);
+    let mut targets = Vec::new();
+    for address in node["status"]["addresses"].as_array().expect("addresses").iter().filter(|a| a["type"] == "InternalIP") {
+        let ip = address["address"].as_str().expect("an address");
+        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+        targets.extend([format!("https://{host}:10250/"), format!("https://{host}:6443/")]);
+        if !ip.contains(':') {
+            targets.push(format!("line://{host}:{port}"));
+        }
+    }
+    a.nothing_from_inside(&targets.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn metadata_spellings(a: &Arena) -> Outcome {
+    let targets = [
+        "http://169.254.169.254/",
+        "http://169.254.169.254:80/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://[::ffff:a9fe:a9fe]/",
+        "http://[fd00:ec2::254]/",
+        "http://0251.0376.0251.0376/",
+        "http://2852039166/",
+        "http://0xA9FEA9FE/",
+        "http://0xa9.0xfe.0xa9.0xfe/",
+        "http://169.254.43518/",
+        "http://metadata.rebind.test/",
+        "http://[64:ff9b::a9fe:a9fe]/",
+    ];
+    let targets: Vec<String> = targets.map(str::to_owned).into();
+    let open = a.cluster.reached(&a.setting.web.name, "stranger", &targets);
+    if open.len() < 5 {
+        return Err(format!("positive control: a stranger reaches {open:?} only"));
+    }
+    a.only_declared(&targets)
+}
+
+fn dns_tunnel(a: &Arena) -> Outcome {
+    let long = "a".repeat(60);
+    let targets = [
+        format!("dns://{long}.{long}.evil.example.net"),
+        "dns://evil.example.net".to_owned(),
+        "dns://secret.evil.example.com".to_owned(),
+        "dns://help.example.com.evil.example.net".to_owned(),
+        "udp://203.0.113.11:53".to_owned(),
+        "line://203.0.113.11:53".to_owned(),
+        "udp://[2001:db8:ffff::11]:53".to_owned(),
+    ];
+    a.nothing_from_inside(&targets.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn rebinding(a: &Arena) -> Outcome {
+    let hosts: String = ["api", "metadata", "loopback", "node", "mixed"]
+        .map(|name| {
+            format!("  - {{name: {name}, class: Public, type: Host, access: ReadWrite, host: {{name: {name}.rebind.test, port: 443}}}}\n")
+        })
+        .concat();
+    let ceiling = format!(
+        "{{apiVersion: remit.dev/v1alpha1, kind: ScopeCeiling, metadata: {{name: {ns}}}, spec: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {ns}}}}}, unscopedPods: Allow, classes: [Internal, Public], services: [{{name: own, services: ['*']}}, {{name: orders, namespace: {shop}, services: [orders, ledger]}}], hosts: [{{name: help, host: help.example.com, ports: [443]}}, {{name: rebind, host: '*.rebind.test', ports: [443]}}]}}}}",
+        ns = a.ns(),
+        shop = a.setting.shop.name
+    );
+    a.cluster.apply(&ceiling);
+    a.cluster.apply(&a.setting.workload("Enforce", &hosts));
+    let targets: Vec<String> = ["api", "metadata", "loopback", "node"].map(|name| format!("https://{name}.rebind.test/")).into();
+    // The names are in force when the guard says another thing of them than that they are not declared.
+    let seen = eventually("the guard knows the names", Duration::from_secs(90), || {
+        _ = a.cluster.reached(a.ns(), "bot", &targets);
+        let log = a.cluster.kubectl(&["logs", "-n", a.ns(), "bot", "-c", "remit-guard", "--tail=200"]);
+        log.contains("resolves_to_forbidden_address").then_some(())
+    });
+    let outcome = a.only_declared(&targets);
+    a.cluster.apply(&a.setting.workload("Enforce", ""));
+    outcome.map(|o| format!("{o}; resolves_to_forbidden_address after {:?}", seen.1))
+}
+
+fn early_init(a: &Arena) -> Outcome {
+    let loops = "[probe, line, --timeout, 300ms, '203.0.113.11:80', '203.0.113.11:443', '169.254.169.254:80', '[2001:db8:ffff::11]:443']";
+    let pod = a.pod("{app: support-bot}", "", "").replace("name: attack,", "name: early,").replace(
+        "  containers:\n",
+        &format!(
+            "  initContainers: [{{name: early, image: 'remit.test/probe:1', imagePullPolicy: Never, restartPolicy: Always, command: {}, securityContext: {RESTRICTED}}}]\n  containers:\n",
+            loops.replace("[probe, line,", "[probe, loop, --interval, 20ms,")
+        ),
+    );
+    a.cluster.ok("cluster.sh", &["counts", "reset"]);
+    let output = a.cluster.apply_with(&pod, &["--as", "dana"]);
+    if !output.status.success() {
+        return Err(text(&output.stderr));
+    }
+    a.cluster.kubectl(&["wait", "-n", a.ns(), "pod", "early", "--for=condition=Ready", "--timeout=60s"]);
+    let order = init_containers(&a.cluster.json(&["get", "pod", "-n", a.ns(), "early"]));
+    let tried = eventually("it tried", Duration::from_secs(20), || {
+        let log = a.cluster.kubectl(&["logs", "-n", a.ns(), "early", "-c", "early"]);
+        (log.lines().count() >= 8).then(|| log.lines().count())
+    });
+    let strayed = a.setting.strayed("early");
+    a.cluster.kubectl(&["delete", "pod", "-n", a.ns(), "early", "--wait=false"]);
+    match (order.as_slice(), strayed.is_empty()) {
+        ([one, two, _], true) if one == "remit-redirect" && two == "remit-guard" => {
+            Ok(format!("{} attempts, 0 packets arrived outside", tried.0))
+        }
+        _ => Err(format!("order {order:?}, arrived outside {strayed:?}")),
+    }
+}
+
+/// With the webhooks' configurations gone, the API server's own policies refuse a pod without a guard. (The operator puts nothing back: Helm does.)
+fn without_webhooks(a: &Arena) -> Outcome {
+    let saved: Vec<String> = [("mutatingwebhookconfiguration", "remit-inject"), ("validatingwebhookconfiguration", "remit-pods")]
+        .map(|(kind, name)| {
+            let mut object = a.cluster.json(&["get", kind, name]);
+            for member in ["resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"] {
+                object["metadata"].as_object_mut().expect("metadata").remove(member);
+            }
+            a.cluster.kubectl(&["delete", kind, name]);
+            object.to_string()
+        })
+        .into();
+    let pod = a.pod("{app: support-bot}", "", "");
+    let mut outcome = Err("the policies were never asked".to_owned());
+    // The API server needs a moment to forget the webhooks.
+    for _ in 0..40 {
+        outcome = a.refused(&pod, "remit-guarded-pods");
+        if outcome.is_ok() {
+            break;
+        }
+        _ = a.cluster.run("kubectl", &["delete", "pod", "-n", a.ns(), "attack", "--ignore-not-found", "--wait=true"]);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    for object in saved {
+        a.cluster.apply(&object);
+    }
+    eventually("the webhooks are back", Duration::from_secs(60), || {
+        let output = a.cluster.apply_with(&pod.replace("name: attack,", "name: back,"), &["--dry-run=server", "-o", "json"]);
+        text(&output.stdout).contains("remit-guard").then_some(())
+    });
+    outcome
+}
+
+fn abstract_sockets(a: &Arena) -> Outcome {
+    let sockets = a.cluster.kubectl(&["exec", "-n", a.ns(), "bot", "--", "/bin/busybox", "cat", "/proc/net/unix"]);
+    match sockets.lines().skip(1).count() {
+        0 => Ok("none is open in the pod's network".to_owned()),
+        _ => Err(sockets),
+    }
+}
+
+fn loopback_ports(a: &Arena) -> Outcome {
+    let targets: Vec<String> = ["127.0.0.1", "[::1]"]
+        .iter()
+        .flat_map(|host| [15471, 15473].map(|port| format!("http://{host}:{port}/")))
+        .chain(["http://127.0.0.1:15470/policy".to_owned(), "http://127.0.0.1:15470/metrics".to_owned()])
+        .collect();
+    let answers = a.cluster.probe(a.ns(), "bot", &targets);
+    match answers.iter().find(|(_, p)| p.ok && !p.answer.starts_with("404")) {
+        None => Ok("redirected ports reset, the health port says 404 but to /readyz".to_owned()),
+        Some(found) => Err(format!("{found:?}")),
+    }
+}
+
+fn no_token(a: &Arena) -> Outcome {
+    let output = a.cluster.run(
+        "kubectl",
+        &["exec", "-n", a.ns(), "bot", "--", "/bin/busybox", "ls", "/var/run/secrets/kubernetes.io/serviceaccount", "/etc/remit"],
+    );
+    let said = text(&output.stderr);
+    match (output.status.success(), said.matches("No such file").count()) {
+        (false, 2) => Ok("neither the account's nor the guard's token is in the app".to_owned()),
+        _ => Err(format!("{}{said}", text(&output.stdout))),
+    }
+}
+
+fn hand_written_endpoints(a: &Arena) -> Outcome {
+    let shop = &a.setting.shop.name;
+    a.cluster.apply(&format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: orders-evil, namespace: {shop}, labels: {{kubernetes.io/service-name: orders}}}}
+addressType: IPv4
+ports: [{{name: main, port: 443, protocol: TCP}}]
+endpoints: [{{addresses: [203.0.113.11], conditions: {{ready: true}}}}]
+"
+    ));
+    // The node's Service rules follow when a stranger is led there.
+    eventually("a stranger is led outside", Duration::from_secs(20), || {
+        let answers = a.cluster.probe(&a.setting.web.name, "stranger", &[a.setting.service("line4", "orders", 5432)]);
+        answers.values().any(|p| p.answer.contains("203.0.113.11")).then_some(())
+    });
+    a.cluster.ok("cluster.sh", &["counts", "reset"]);
+    for _ in 0..12 {
+        _ = a.cluster.reached(a.ns(), "bot", &[a.setting.service("line4", "orders", 5432)]);
+    }
+    let strayed = a.setting.strayed("bot");
+    a.cluster.kubectl(&["delete", "endpointslice", "-n", shop, "orders-evil"]);
+    if strayed.is_empty() { Ok("12 calls of the Service, 0 packets arrived outside".to_owned()) } else { Err(format!("{strayed:?}")) }
+}
+
+fn widen_own_scope(a: &Arena) -> Outcome {
+    let ledger = format!(
+        "  - {{name: ledger, class: Internal, type: Service, access: ReadWrite, service: {{name: ledger, namespace: {}, port: 8443, protocol: TCP}}}}",
+        a.setting.shop.name
+    );
+    a.refused(&a.setting.workload("Enforce", &ledger), "dana does not hold")
+}
+
+fn public_pod(a: &Arena) -> Outcome {
+    let addresses = a.cluster.pod_addresses(&a.setting.shop.name, "ledger");
+    let public = addresses.iter().find(|ip| ip.starts_with("2001:db8:")).ok_or("no pod bears a public address")?;
+    a.nothing_from_inside(&[&format!("line://[{public}]:443"), &format!("line://[{public}]:18443")])
+}
+
+fn wide_policy(a: &Arena) -> Outcome {
+    let policy = format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: allow-debug, namespace: {}}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{}}]}}}}",
+        a.ns()
+    );
+    let output = a.cluster.apply_with(&policy, &["--as", "dana"]);
+    if !output.status.success() {
+        return Err(text(&output.stderr));
+    }
+    let outcome = a.only_declared(&a.setting.forbidden());
+    a.cluster.kubectl(&["delete", "networkpolicy", "-n", a.ns(), "allow-debug"]);
+    outcome
+}
+
+fn deleted_by_an_admin(a: &Arena) -> Outcome {
+    a.cluster.kubectl(&["delete", "aiw", "-n", a.ns(), "support-bot", "--wait=false"]);
+    let all = [a.setting.forbidden(), a.setting.declared()].concat();
+    let (_, took) =
+        eventually("denied altogether", Duration::from_secs(20), || a.cluster.reached(a.ns(), "bot", &all).is_empty().then_some(()));
+    a.only_declared(&all).map(|o| format!("{o}; {took:?} after the deletion"))
+}

@@ -1,0 +1,392 @@
+//! The guard in real pods: injected whatever owns the pod, unavoidable from inside, fail closed when parts of Remit are away.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Cluster, Namespace, RESTRICTED, cluster, eventually, installed, pods_ready, server};
+
+/// Both families.
+const HELP: [&str; 2] = ["https4://help.example.com/", "https6://help.example.com/"];
+
+/// A support bot that may ask `orders` and the help centre, and a stranger without Remit beside it.
+pub struct Setting {
+    pub support: Namespace,
+    pub shop: Namespace,
+    pub web: Namespace,
+}
+
+impl Setting {
+    pub fn new(purpose: &str) -> Self {
+        let setting = Self {
+            support: Namespace::enrolled(purpose),
+            shop: Namespace::new(&format!("{purpose}-shop"), &[]),
+            web: Namespace::new(&format!("{purpose}-web"), &[]),
+        };
+        let mut objects = server(&setting.shop.name, "orders", 5432, 15432);
+        objects += &server(&setting.shop.name, "ledger", 8443, 18443);
+        objects += &super::client(&setting.web.name, "stranger", "{app: stranger}");
+        cluster().apply(&objects);
+        cluster().apply(&(setting.ceiling() + &setting.workload("Enforce", "")));
+        pods_ready(&setting.shop.name);
+        pods_ready(&setting.web.name);
+        cluster().wait_ready(&setting.support.name, "support-bot");
+        setting
+    }
+
+    /// With one pod of the bot, named `bot`.
+    pub fn with_bot(purpose: &str) -> Self {
+        let setting = Self::new(purpose);
+        setting.bot("bot");
+        eventually("the bot reaches what is declared", Duration::from_secs(30), || {
+            (cluster().reached(&setting.support.name, "bot", &setting.declared()) == setting.declared()).then_some(())
+        });
+        setting
+    }
+
+    pub fn bot(&self, name: &str) {
+        cluster().apply(&super::client(&self.support.name, name, "{app: support-bot}"));
+        cluster().kubectl(&["wait", "-n", &self.support.name, "pod", name, "--for=condition=Ready", "--timeout=60s"]);
+    }
+
+    fn ceiling(&self) -> String {
+        format!(
+            "
+apiVersion: remit.dev/v1alpha1
+kind: ScopeCeiling
+metadata: {{name: {ns}}}
+spec:
+  namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {ns}}}}}
+  unscopedPods: Allow
+  classes: [Internal, Public]
+  services: [{{name: own, services: ['*']}}, {{name: orders, namespace: {shop}, services: [orders, ledger]}}]
+  hosts: [{{name: help, host: help.example.com, ports: [443]}}]
+---
+",
+            ns = self.support.name,
+            shop = self.shop.name
+        )
+    }
+
+    pub fn workload(&self, mode: &str, more: &str) -> String {
+        format!(
+            "
+apiVersion: remit.dev/v1alpha1
+kind: AIWorkload
+metadata: {{name: support-bot, namespace: {ns}}}
+spec:
+  selector: {{matchLabels: {{app: support-bot}}}}
+  mode: {mode}
+  dataSources:
+  - {{name: orders, class: Internal, type: Service, access: ReadWrite, service: {{name: orders, namespace: {shop}, port: 5432, protocol: TCP}}}}
+  - {{name: help, class: Public, type: Host, access: ReadWrite, host: {{name: help.example.com, port: 443}}}}
+{more}
+---
+",
+            ns = self.support.name,
+            shop = self.shop.name
+        )
+    }
+
+    pub fn service(&self, scheme: &str, name: &str, port: u16) -> String {
+        format!("{scheme}://{name}.{}.svc.cluster.local:{port}", self.shop.name)
+    }
+
+    pub fn declared(&self) -> Vec<String> {
+        let mut all = vec![self.service("line4", "orders", 5432), self.service("line6", "orders", 5432)];
+        all.extend(HELP.map(str::to_owned));
+        all.sort();
+        all
+    }
+
+    /// What is not declared, by name and by address, over both families, TCP, UDP and DNS. Connections prove nothing before an answer
+    /// comes: the guard takes each of them.
+    pub fn forbidden(&self) -> Vec<String> {
+        let cluster = cluster();
+        let mut all: Vec<String> = [
+            // The declared host's port elsewhere, its other ports, and without TLS.
+            "https4://evil.example.net/",
+            "https6://evil.example.net/",
+            "https://203.0.113.11/",
+            "https://[2001:db8:ffff::11]/",
+            "https://203.0.113.10/",
+            "line4://help.example.com:443",
+            "line4://help.example.com:80",
+            "line://203.0.113.10:443",
+            "http://169.254.169.254/",
+            "http://[fd00:ec2::254]/",
+            "line://203.0.113.11:53",
+            // Datagrams, and names that are not declared.
+            "udp://203.0.113.11:443",
+            "udp://203.0.113.11:53",
+            "udp://[2001:db8:ffff::11]:9999",
+            "dns://evil.example.net",
+            "dns://secret.help.example.com",
+        ]
+        .map(str::to_owned)
+        .into();
+        all.push(self.service("line4", "ledger", 8443));
+        all.push(format!("dns://ledger.{}.svc.cluster.local", self.shop.name));
+        for ip in cluster.pod_addresses(&self.shop.name, "ledger") {
+            all.push(address("line", &ip, 18443));
+            all.push(address("udp", &ip, 18443));
+        }
+        for ip in cluster.pod_addresses(&self.shop.name, "orders") {
+            all.push(address("line", &ip, 9999));
+        }
+        let node = cluster.json(&["get", "node", "node1"]);
+        for node in node["status"]["addresses"].as_array().expect("addresses").iter().filter(|a| a["type"] == "InternalIP") {
+            let ip = node["address"].as_str().expect("an address");
+            all.push(address("https", ip, 10250));
+            all.push(address("https", ip, 6443));
+        }
+        all.push("https://kubernetes.default.svc.cluster.local/".into());
+        all.push("https://10.96.0.1/".into());
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Packets that arrived outside from the pod and were not for the help centre's port.
+    pub fn strayed(&self, pod: &str) -> Vec<(String, i64, i64)> {
+        let from = cluster().pod_addresses(&self.support.name, pod);
+        let help = |to: &str, port| port == 443 && ["203.0.113.10", "2001:db8:ffff::10"].contains(&to);
+        cluster().arrived_outside(&from).into_iter().filter(|(to, port, _)| !help(to, *port)).collect()
+    }
+}
+
+fn address(scheme: &str, ip: &str, port: u16) -> String {
+    let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+    if scheme.starts_with("http") { format!("{scheme}://{host}:{port}/") } else { format!("{scheme}://{host}:{port}") }
+}
+
+/// Init containers of a pod, in order.
+pub fn init_containers(pod: &Value) -> Vec<String> {
+    let init = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+    init.filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn a_guarded_pod_reaches_what_is_declared_and_nothing_else() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::with_bot("guard");
+    let (ns, forbidden) = (&setting.support.name, setting.forbidden());
+    // Positive control: a pod without Remit reaches every one of them.
+    let open = cluster.probe(&setting.web.name, "stranger", &forbidden);
+    let dead: Vec<_> = open.iter().filter(|(target, p)| !p.ok && !target.contains("secret.help")).collect();
+    assert!(dead.is_empty(), "the positive control failed: {dead:?}");
+    let strange = cluster.pod_addresses(&setting.web.name, "stranger");
+    assert!(!cluster.arrived_outside(&strange).is_empty(), "the outside counts what arrives");
+
+    let pod = cluster.json(&["get", "pod", "-n", ns, "bot"]);
+    assert_eq!(init_containers(&pod), ["remit-redirect", "remit-guard"]);
+    assert_eq!(pod["spec"]["serviceAccountName"], "support-bot", "the account of the scope");
+    cluster.ok("cluster.sh", &["counts", "reset"]);
+    assert_eq!(cluster.reached(ns, "bot", &[forbidden, setting.declared()].concat()), setting.declared());
+    assert_eq!(setting.strayed("bot"), vec![], "nothing arrived outside but what was for the help centre");
+}
+
+/// The guard itself is the wall, not the NetworkPolicy alone: a colleague's policy beside it opens nothing.
+#[test]
+fn a_wide_policy_of_a_colleague_opens_nothing() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::with_bot("beside");
+    let ns = &setting.support.name;
+    cluster.apply(&format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: allow-debug, namespace: {ns}}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{}}]}}}}"
+    ));
+    // It is in force when a pod that nobody selects is let out by it as before, and the bot's own policy is not alone any more: the bot's
+    // guard asks a name server that only the colleague's policy opens.
+    cluster.ok("cluster.sh", &["counts", "reset"]);
+    for _ in 0..3 {
+        assert_eq!(cluster.reached(ns, "bot", &[setting.forbidden(), setting.declared()].concat()), setting.declared());
+    }
+    assert_eq!(setting.strayed("bot"), vec![]);
+}
+
+#[test]
+fn pods_of_every_owner_are_guarded() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::new("owners");
+    let ns = &setting.support.name;
+    let template = |restart: &str, command: &str| {
+        format!(
+            "{{metadata: {{labels: {{app: support-bot}}}}, spec: {{restartPolicy: {restart}, terminationGracePeriodSeconds: 1, containers: [{{name: main, image: 'remit.test/probe:1', imagePullPolicy: Never, command: {command}, securityContext: {RESTRICTED}}}]}}}}"
+        )
+    };
+    let serve = template("Always", "[probe, sleep]");
+    let once = template("Never", &format!("[probe, line, --timeout, 5s, '{}']", setting.service("line4", "orders", 5432)));
+    let selector = "selector: {matchLabels: {app: support-bot}}";
+    cluster.apply(&format!(
+        "
+{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: deployment, namespace: {ns}}}, spec: {{{selector}, template: {serve}}}}}
+---
+{{apiVersion: apps/v1, kind: StatefulSet, metadata: {{name: stateful, namespace: {ns}}}, spec: {{{selector}, serviceName: none, template: {serve}}}}}
+---
+{{apiVersion: apps/v1, kind: DaemonSet, metadata: {{name: daemon, namespace: {ns}}}, spec: {{{selector}, template: {serve}}}}}
+---
+{{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{name: replica, namespace: {ns}}}, spec: {{selector: {{matchLabels: {{app: support-bot, of: replica}}}}, template: {replica}}}}}
+---
+{{apiVersion: batch/v1, kind: Job, metadata: {{name: job, namespace: {ns}}}, spec: {{backoffLimit: 0, template: {once}}}}}
+---
+{{apiVersion: batch/v1, kind: CronJob, metadata: {{name: cron, namespace: {ns}}}, spec: {{schedule: '0 0 1 1 *', jobTemplate: {{spec: {{backoffLimit: 0, template: {once}}}}}}}}}
+",
+        replica = serve.replace("{app: support-bot}", "{app: support-bot, of: replica}"),
+    ));
+    cluster.kubectl(&["create", "job", "-n", ns, "of-cron", "--from=cronjob/cron"]);
+    // Jobs end, and did what is declared on the way.
+    for job in ["job", "of-cron"] {
+        cluster.kubectl(&["wait", "-n", ns, "job", job, "--for=condition=Complete", "--timeout=90s"]);
+    }
+    for rollout in ["deployment/deployment", "statefulset/stateful", "daemonset/daemon"] {
+        cluster.kubectl(&["rollout", "status", "-n", ns, rollout, "--timeout=90s"]);
+    }
+    let pods = cluster.json(&["get", "pods", "-n", ns]);
+    let pods = pods["items"].as_array().expect("a list");
+    assert!(pods.len() >= 6, "{}", pods.len());
+    for pod in pods {
+        assert_eq!(init_containers(pod), ["remit-redirect", "remit-guard"], "{}", pod["metadata"]["name"]);
+    }
+    // Each with a user of its own.
+    let users: std::collections::BTreeSet<_> =
+        pods.iter().map(|pod| pod["spec"]["initContainers"][1]["securityContext"]["runAsUser"].as_i64()).collect();
+    assert_eq!(users.len(), pods.len());
+}
+
+/// The process id of the guard of a pod, on the node.
+pub fn guard_pid(cluster: &Cluster, namespace: &str, pod: &str) -> Option<String> {
+    let pod = cluster.json(&["get", "pod", "-n", namespace, pod]);
+    let user = pod["spec"]["initContainers"][1]["securityContext"]["runAsUser"].as_i64()?.to_string();
+    let script = r#"for p in /proc/[0-9]*; do if grep -qs "^Uid:[[:space:]]$0[[:space:]]" $p/status; then basename $p; fi; done"#;
+    let found = cluster.ok("cluster.sh", &["exec", "bash", "-c", script, &user]);
+    found.lines().next().map(str::to_owned)
+}
+
+#[test]
+fn without_its_guard_a_pod_reaches_nothing_and_with_it_again() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::with_bot("faults");
+    let (ns, all) = (&setting.support.name, [setting.forbidden(), setting.declared()].concat());
+    let signal = |signal: &str| {
+        let pid = guard_pid(cluster, ns, "bot").expect("the guard runs");
+        cluster.ok("cluster.sh", &["exec", "kill", signal, &pid]);
+    };
+    // Stopped: it answers nobody.
+    signal("-STOP");
+    cluster.ok("cluster.sh", &["counts", "reset"]);
+    assert_eq!(cluster.reached(ns, "bot", &all), Vec::<String>::new());
+    assert_eq!(cluster.arrived_outside(&cluster.pod_addresses(ns, "bot")), vec![]);
+    signal("-CONT");
+    eventually("it goes on", Duration::from_secs(20), || {
+        (cluster.reached(ns, "bot", &setting.declared()) == setting.declared()).then_some(())
+    });
+    // Killed, and killed again: the kubelet starts it anew; meanwhile nothing passes.
+    for _ in 0..2 {
+        signal("-KILL");
+        let reached = cluster.reached(ns, "bot", &all);
+        assert!(reached.iter().all(|target| setting.declared().contains(target)), "{reached:?}");
+        eventually("it is back", Duration::from_secs(60), || {
+            (cluster.reached(ns, "bot", &setting.declared()) == setting.declared()).then_some(())
+        });
+    }
+    assert_eq!(setting.strayed("bot"), vec![]);
+}
+
+#[test]
+fn a_scope_that_is_narrowed_cuts_what_is_open() {
+    let (cluster, _installed) = installed();
+    let setting = Setting::with_bot("narrow");
+    let ns = &setting.support.name;
+    let (orders, all) = (vec![setting.service("line4", "orders", 5432)], setting.declared());
+    let narrow = setting.workload("Enforce", "").lines().filter(|l| !l.contains("name: orders,")).collect::<Vec<_>>().join("\n");
+    cluster.apply(&narrow);
+    let (_, took) = eventually("the guard refuses what was taken out", Duration::from_secs(20), || {
+        cluster.reached(ns, "bot", &orders).is_empty().then_some(())
+    });
+    println!("narrowed after {took:?}");
+    cluster.apply(&setting.workload("Enforce", ""));
+    eventually("and lets it through again", Duration::from_secs(20), || (cluster.reached(ns, "bot", &all) == all).then_some(()));
+    cluster.kubectl(&["patch", "-n", ns, "aiw", "support-bot", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#]);
+    let (_, took) = eventually("suspended", Duration::from_secs(20), || cluster.reached(ns, "bot", &all).is_empty().then_some(()));
+    println!("suspended after {took:?}");
+}
+
+/// Who is away stops nobody else: guards go on, kube-system is never held up, and in enrolled namespaces no pod starts without a guard.
+#[test]
+fn the_operator_is_away() {
+    drop(installed());
+    let _alone = super::INSTALLED.write().unwrap_or_else(|e| e.into_inner());
+    let cluster = cluster();
+    let setting = Setting::with_bot("away");
+    let (ns, all) = (&setting.support.name, [setting.forbidden(), setting.declared()].concat());
+    let replicas = |n: &str| {
+        cluster.kubectl(&["scale", "deployment", "-n", "remit-system", "remit-operator", &format!("--replicas={n}")]);
+    };
+    replicas("0");
+    cluster.kubectl(&["wait", "-n", "remit-system", "pod", "-l", "app.kubernetes.io/component=operator", "--for=delete", "--timeout=60s"]);
+    cluster.ok("cluster.sh", &["counts", "reset"]);
+    assert_eq!(cluster.reached(ns, "bot", &all), setting.declared(), "the guard goes on with what it has");
+    let refused = cluster.apply_with(&super::client(ns, "later", "{app: support-bot}"), &[]);
+    assert!(!refused.status.success(), "a pod of an enrolled namespace waits for the operator");
+    let said = super::text(&refused.stderr);
+    assert!(said.contains("remit") && said.contains("webhook"), "{said}");
+    // A guard that starts while the operator is away has the policy that is mounted.
+    let pid = guard_pid(cluster, ns, "bot").expect("the guard runs");
+    cluster.ok("cluster.sh", &["exec", "kill", "-KILL", &pid]);
+    eventually("a guard starts without the operator", Duration::from_secs(60), || {
+        (cluster.reached(ns, "bot", &setting.declared()) == setting.declared()).then_some(())
+    });
+    // Others do not wait: kube-system, namespaces that are not enrolled, and a namespace that goes.
+    for namespace in ["kube-system", "default"] {
+        cluster.apply(&super::client(namespace, "not-held-up", "{app: not-held-up}"));
+        cluster.kubectl(&["wait", "-n", namespace, "pod", "not-held-up", "--for=condition=Ready", "--timeout=60s"]);
+        cluster.kubectl(&["delete", "pod", "-n", namespace, "not-held-up", "--wait=false"]);
+    }
+    let empty = Namespace::enrolled("goes");
+    cluster.kubectl(&["delete", "namespace", &empty.name, "--timeout=60s"]);
+    assert_eq!(setting.strayed("bot"), vec![]);
+    replicas("1");
+    cluster.kubectl(&["rollout", "status", "-n", "remit-system", "deployment/remit-operator", "--timeout=120s"]);
+    setting.bot("later");
+    assert_eq!(init_containers(&cluster.json(&["get", "pod", "-n", ns, "later"])), ["remit-redirect", "remit-guard"]);
+}
+
+/// Everything at once: no control plane, no container, and then all of it again, with Remit in it.
+#[test]
+fn the_cluster_restarts_from_cold() {
+    drop(installed());
+    let _alone = super::INSTALLED.write().unwrap_or_else(|e| e.into_inner());
+    let cluster = cluster();
+    let setting = Setting::with_bot("cold");
+    let ns = &setting.support.name;
+    let service = |name: &str, what: &str| _ = cluster.ok("cluster.sh", &["service", name, what]);
+    for name in ["kubelet", "kube-controller-manager", "kube-scheduler", "kube-apiserver", "etcd"] {
+        service(name, "stop");
+    }
+    let end = "for t in $(ctr -n k8s.io tasks list -q); do ctr -n k8s.io tasks kill -s KILL $t; done";
+    cluster.ok("cluster.sh", &["exec", "bash", "-c", end]);
+    for name in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"] {
+        service(name, "start");
+    }
+    eventually("the API server is back", Duration::from_secs(60), || {
+        cluster.run("kubectl", &["get", "--raw", "/readyz"]).status.success().then_some(())
+    });
+    // Ready, as it was, would be believed: the containers are new ones.
+    eventually("the operator and the DNS are back", Duration::from_secs(180), || {
+        let ready = |ns: &str| {
+            let pods = cluster.json(&["get", "pods", "-n", ns]);
+            let statuses =
+                pods["items"].as_array()?.iter().flat_map(|p| p["status"]["containerStatuses"].as_array().cloned().unwrap_or_default());
+            let all: Vec<_> = statuses.collect();
+            (!all.is_empty() && all.iter().all(|s| s["ready"] == true && s["restartCount"].as_i64() > Some(0))).then_some(())
+        };
+        ready("remit-system").and(ready("kube-system"))
+    });
+    eventually("the bot is back behind its guard", Duration::from_secs(120), || {
+        (cluster.reached(ns, "bot", &setting.declared()) == setting.declared()).then_some(())
+    });
+    cluster.ok("cluster.sh", &["counts", "reset"]);
+    assert_eq!(cluster.reached(ns, "bot", &[setting.forbidden(), setting.declared()].concat()), setting.declared());
+    assert_eq!(setting.strayed("bot"), vec![]);
+    setting.bot("new");
+}
