@@ -45,10 +45,13 @@ struct Arguments {
     envoy: PathBuf,
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// Where what is measured runs.
+    #[arg(long)]
+    core: usize,
 }
 
 fn main() {
-    let Arguments { guard, base, haproxy, envoy, rounds } = Arguments::parse();
+    let Arguments { guard, base, haproxy, envoy, rounds, core } = Arguments::parse();
     let mut programs = vec![Program::Direct, Program::guard("guard", guard)];
     programs.extend(base.map(|base| Program::guard("guard (base)", base)));
     programs.extend([Program::HAProxy(haproxy), Program::Envoy(envoy)]);
@@ -59,7 +62,7 @@ fn main() {
     for round in 0..rounds {
         loads.push(table::load_average());
         eprintln!("round {} of {rounds}, load {}", round + 1, loads.last().map_or("", String::as_str));
-        let mut peers: Vec<Peer> = programs.iter().enumerate().map(|(n, program)| Peer::start(&world, n, program)).collect();
+        let mut peers: Vec<Peer> = programs.iter().enumerate().map(|(n, program)| Peer::start(&world, n, program, core)).collect();
         // What starts has settled.
         std::thread::sleep(Duration::from_millis(500));
         let order: Vec<usize> = (0..peers.len()).map(|n| (n + round) % peers.len()).collect();
@@ -79,10 +82,10 @@ fn main() {
         }
     }
     loads.push(table::load_average());
-    println!("{rounds} rounds, {} cores, load before each and at the end: {}\n", table::cores(), loads.join(" "));
+    println!("{rounds} rounds, load before each and at the end: {}\n", loads.join(" "));
     figures.print();
     if let Some((n, program)) = programs.iter().enumerate().find(|(_, program)| matches!(program, Program::Guard { .. })) {
-        changes(&world, n, program);
+        changes(&world, n, program, core);
     }
 }
 
@@ -143,8 +146,8 @@ fn events(figures: &mut Figures, peer: &Peer, mode: Mode, n: usize) {
 }
 
 /// From the moment at which the file is swapped: until an open connection is cut, and until a new one passes again.
-fn changes(world: &World, n: usize, program: &Program) {
-    let mut guard = Peer::start(world, n, program);
+fn changes(world: &World, n: usize, program: &Program, core: usize) {
+    let mut guard = Peer::start(world, n, program, core);
     let (mut cut, mut passes) = (Vec::new(), Vec::new());
     for change in 0..CHANGES {
         let mut open = load::Connection::open(&guard, Mode::Address).expect("it passes");

@@ -43,16 +43,18 @@ impl Program {
 pub struct Peer {
     pub pod: String,
     directory: tempfile::TempDir,
+    core: usize,
     child: Option<Child>,
     /// From exec until a connection was served.
     pub started: Option<Duration>,
 }
 
 impl Peer {
-    pub fn start(world: &World, n: usize, program: &Program) -> Self {
+    /// On this core, and the client and the upstream elsewhere: who shares one with whom would else be drawn anew in each turn.
+    pub fn start(world: &World, n: usize, program: &Program, core: usize) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
-        let mut peer = Self { pod: world.pods[n].clone(), directory, child: None, started: None };
+        let mut peer = Self { pod: world.pods[n].clone(), directory, core, child: None, started: None };
         let (uid, gid) = IDS;
         let began = match program {
             Program::Direct => return peer,
@@ -138,7 +140,18 @@ impl Peer {
         let log = std::fs::File::create(self.path("log")).expect("a log");
         let began = Instant::now();
         let child = Command::new("ip")
-            .args(["netns", "exec", &self.pod, "setpriv", "--clear-groups", "--regid", &IDS.1.to_string()])
+            .args([
+                "netns",
+                "exec",
+                &self.pod,
+                "taskset",
+                "-c",
+                &self.core.to_string(),
+                "setpriv",
+                "--clear-groups",
+                "--regid",
+                &IDS.1.to_string(),
+            ])
             .args(user)
             .args(words)
             .stdin(Stdio::null())

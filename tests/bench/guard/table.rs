@@ -102,7 +102,3 @@ pub fn load_average() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("?").to_owned()
 }
-
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(0, usize::from)
-}
