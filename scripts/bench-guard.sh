@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make bench-guard: the guard beside HAProxy and Envoy, in network namespaces of their own (root; five minutes). See docs/performance.md.
+# make bench-guard: the guard beside HAProxy and Envoy, in network namespaces of their own (root; nine minutes). See docs/performance.md.
 #
 #   ROUNDS=n     instead of 7
 #   BASE=PATH    another build of the guard, measured in the same rounds

@@ -62,22 +62,22 @@ fn main() {
     for round in 0..rounds {
         loads.push(table::load_average());
         eprintln!("round {} of {rounds}, load {}", round + 1, loads.last().map_or("", String::as_str));
-        let mut peers: Vec<Peer> = programs.iter().enumerate().map(|(n, program)| Peer::start(&world, n, program, core)).collect();
+        let order: Vec<usize> = (0..programs.len()).map(|n| (n + round) % programs.len()).collect();
+        let mut peers: Vec<(usize, Peer)> = order.iter().map(|&n| (n, Peer::start(&world, n, &programs[n], core))).collect();
         // What starts has settled.
         std::thread::sleep(Duration::from_millis(500));
-        let order: Vec<usize> = (0..peers.len()).map(|n| (n + round) % peers.len()).collect();
-        for &n in &order {
-            figures.add("exec → first connection served, ms", n, peers[n].started.map(millis));
-            figures.add("resident, idle, MB", n, peers[n].resident().map(megabytes));
+        for (n, peer) in &peers {
+            figures.add("exec → first connection served, ms", *n, peer.started.map(millis));
+            figures.add("resident, idle, MB", *n, peer.resident().map(megabytes));
         }
         for mode in [Mode::Address, Mode::ServerName] {
             for (turns, measure) in MEASURES {
-                for n in (0..turns).flat_map(|_| &order) {
-                    measure(&mut figures, &peers[*n], mode, *n);
+                for (n, peer) in (0..turns).flat_map(|_| &peers) {
+                    measure(&mut figures, peer, mode, *n);
                 }
             }
         }
-        for peer in &mut peers {
+        for (_, peer) in &mut peers {
             peer.end();
         }
     }
