@@ -59,6 +59,9 @@ ulimit -n "$(($(ulimit -Hn) < 16384 ? $(ulimit -Hn) : 16384))"
 
 base=()
 [ -z "${BASE:-}" ] || base=(--base "$BASE")
+TMPDIR=$(mktemp -d)
+export TMPDIR
+chmod 755 "$TMPDIR"
 # What is measured has the last core, the client and the upstream the first.
 nice -n "${NICE:-0}" taskset -c 0 "$programs/examples/bench-guard" --core "$(($(nproc) - 1))" --rounds "${ROUNDS:-7}" \
   --guard "$programs/remit-guard" "${base[@]}" --envoy "$envoy/envoy" &
@@ -73,6 +76,7 @@ end() {
     for pid in $(ip netns pids "$pod"); do kill "$pid" || true; done
     ip netns del "$pod"
   done
+  rm -rf "$TMPDIR"
 }
 trap end EXIT
 trap 'exit 130' INT TERM
