@@ -6,14 +6,18 @@
 //! waits for it, holds its place for [`GONE`] at most; a living peer that is silent holds it for as long as both directions are open.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -113,7 +117,7 @@ impl Server {
 
 async fn accept(listener: TcpListener, gate: Arc<Gate>) {
     loop {
-        let client = match listener.accept().await {
+        let mut client = match listener.accept().await {
             Ok((client, _)) => client,
             Err(_) => {
                 // For example no file descriptor left: not at full speed into the same wall.
@@ -132,7 +136,7 @@ async fn accept(listener: TcpListener, gate: Arc<Gate>) {
         };
         let gate = gate.clone();
         tokio::spawn(async move {
-            if let Err((reason, attempt)) = gate.connection(&client, to).await {
+            if let Err((reason, attempt)) = gate.connection(&mut client, to).await {
                 gate.records.denied(reason, &attempt, gate.held.borrow().as_deref());
                 reset(&client);
             }
@@ -146,8 +150,9 @@ fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Bounds what a peer can make this socket cost: memory, and time.
+/// Bounds what a peer can make this socket cost: memory, and time. What is small waits for no acknowledgement.
 fn bound(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.set_send_buffer_size(BUFFER)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT).with_interval(ASK_EVERY).with_retries(ASK_TIMES))?;
@@ -157,7 +162,7 @@ fn bound(socket: SockRef<'_>) -> io::Result<()> {
 type Denied = (Reason, Attempt);
 
 impl Gate {
-    async fn connection(&self, client: &TcpStream, to: SocketAddr) -> Result<(), Denied> {
+    async fn connection(&self, client: &mut TcpStream, to: SocketAddr) -> Result<(), Denied> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         let mut attempt = Attempt::Address(to);
         match self.judged_and_passed(client, to, &mut attempt).await {
@@ -166,7 +171,7 @@ impl Gate {
         }
     }
 
-    async fn judged_and_passed(&self, client: &TcpStream, to: SocketAddr, attempt: &mut Attempt) -> Result<(), Reason> {
+    async fn judged_and_passed(&self, client: &mut TcpStream, to: SocketAddr, attempt: &mut Attempt) -> Result<(), Reason> {
         let mut hello = Vec::new();
         let permit = {
             // In a box, as is what reaches: what they need is given back before the long part begins.
@@ -184,10 +189,10 @@ impl Gate {
         if let Some(reason) = permit.observed() {
             self.records.denied(reason, attempt, self.held.borrow().as_deref());
         }
-        let (upstream, reached) = self.while_permitted(&permit, None, Box::pin(self.reach(&permit, to))).await??;
+        let (mut upstream, reached) = self.while_permitted(&permit, None, Box::pin(self.reach(&permit, to))).await??;
         let passed = async {
             write_all(&upstream, &hello).await?;
-            pass_both(client, &upstream, HALF_OPEN).await
+            pass_both(client, &mut upstream, HALF_OPEN).await
         };
         let ended = self.while_permitted(&permit, Some(reached), passed).await;
         if !matches!(ended, Ok(Ok(()))) {
@@ -257,7 +262,6 @@ impl Gate {
         }
         for address in addresses {
             if let Ok(Ok(stream)) = timeout(REACH, connect(address)).await {
-                let _ = stream.set_nodelay(true);
                 return Ok((stream, address.ip()));
             }
         }
@@ -308,10 +312,11 @@ thread_local! {
 }
 
 /// Both directions, until both have ended. Once one has, the other may be silent for `half_open` (noticed within twice that).
-async fn pass_both(client: &TcpStream, upstream: &TcpStream, half_open: Duration) -> io::Result<()> {
+async fn pass_both(client: &mut TcpStream, upstream: &mut TcpStream, half_open: Duration) -> io::Result<()> {
     let passed = AtomicU64::new(0);
-    let mut there = pin!(pass(client, upstream, &passed));
-    let mut back = pin!(pass(upstream, client, &passed));
+    let ((from_client, to_client), (from_upstream, to_upstream)) = (client.split(), upstream.split());
+    let mut there = pin!(pass(from_client, to_upstream, &passed));
+    let mut back = pin!(pass(from_upstream, to_client, &passed));
     let mut other = tokio::select! {
         ended = &mut there => ended.map(|()| back)?,
         ended = &mut back => ended.map(|()| there)?,
@@ -327,30 +332,17 @@ async fn pass_both(client: &TcpStream, upstream: &TcpStream, half_open: Duration
 }
 
 /// One direction, until its end. `passed` grows with what comes.
-async fn pass(from: &TcpStream, to: &TcpStream, passed: &AtomicU64) -> io::Result<()> {
+async fn pass(mut from: ReadHalf<'_>, to: WriteHalf<'_>, passed: &AtomicU64) -> io::Result<()> {
+    let to: &TcpStream = to.as_ref();
     let mut rounds = 0;
     loop {
         rounds += 1;
         if rounds % ROUNDS == 0 {
             tokio::task::yield_now().await;
         }
-        from.readable().await?;
-        let rest = SCRATCH.with_borrow_mut(|scratch| -> io::Result<Option<Vec<u8>>> {
-            let length = match from.try_read(scratch) {
-                Ok(0) => return Ok(None),
-                Ok(length) => length,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(Vec::new())),
-                Err(error) => return Err(error),
-            };
-            passed.fetch_add(length as u64, Ordering::Relaxed);
-            let sent = match to.try_write(&scratch[..length]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            };
-            Ok(Some(scratch[sent..length].to_vec()))
-        })?;
-        match rest {
+        // Polled, not tried: a read that does not fill the buffer has emptied the socket, and the runtime asks the kernel no second time.
+        let rest = poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| read_and_write(&mut from, to, scratch, passed, context)));
+        match rest.await? {
             None => break,
             Some(rest) => write_all(to, &rest).await?,
         }
@@ -360,6 +352,29 @@ async fn pass(from: &TcpStream, to: &TcpStream, passed: &AtomicU64) -> io::Resul
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
         done => done,
     }
+}
+
+/// What could not be written yet. None: the end.
+fn read_and_write(
+    from: &mut ReadHalf<'_>,
+    to: &TcpStream,
+    scratch: &mut [u8],
+    passed: &AtomicU64,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<Option<Vec<u8>>>> {
+    let mut read = ReadBuf::new(scratch);
+    ready!(Pin::new(from).poll_read(context, &mut read))?;
+    let read = read.filled();
+    if read.is_empty() {
+        return Poll::Ready(Ok(None));
+    }
+    passed.fetch_add(read.len() as u64, Ordering::Relaxed);
+    let sent = match to.try_write(read) {
+        Ok(sent) => sent,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+        Err(error) => return Poll::Ready(Err(error)),
+    };
+    Poll::Ready(Ok(Some(read[sent..].to_vec())))
 }
 
 async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
@@ -392,6 +407,7 @@ mod tests {
         let (near, far) = pair().await;
         for socket in [SockRef::from(&near), SockRef::from(&far)] {
             assert!(socket.keepalive().unwrap());
+            assert!(socket.tcp_nodelay().unwrap(), "small events of a stream wait for nothing");
             assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENT);
             assert_eq!(socket.tcp_keepalive_interval().unwrap(), ASK_EVERY);
             assert_eq!(socket.tcp_keepalive_retries().unwrap(), ASK_TIMES);
@@ -405,9 +421,9 @@ mod tests {
     #[tokio::test]
     async fn a_half_open_connection_lasts_while_something_comes() {
         const LIMIT: Duration = Duration::from_millis(300);
-        let (app, client) = pair().await;
-        let (upstream, mut server) = pair().await;
-        let guard = tokio::spawn(async move { pass_both(&client, &upstream, LIMIT).await });
+        let (app, mut client) = pair().await;
+        let (mut upstream, mut server) = pair().await;
+        let guard = tokio::spawn(async move { pass_both(&mut client, &mut upstream, LIMIT).await });
         SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
         assert_eq!(server.read(&mut [0]).await.unwrap(), 0, "the end is passed on");
         for _ in 0..8 {
@@ -430,7 +446,7 @@ mod tests {
             }
             (near, far)
         };
-        let ((app, client), (upstream, server)) = (pair().await, pair().await);
+        let ((app, mut client), (mut upstream, server)) = (pair().await, pair().await);
         let mut waiting = 0;
         app.writable().await.unwrap();
         while let Ok(sent) = app.try_write(&[0; CHUNK]) {
@@ -442,7 +458,7 @@ mod tests {
         let passed = AtomicU64::new(0);
         tokio::select! {
             biased;
-            _ = pass(&client, &upstream, &passed) => panic!("it goes on"),
+            _ = pass(client.split().0, upstream.split().1, &passed) => panic!("it goes on"),
             () = std::future::ready(()) => {}
         }
         let passed = passed.into_inner() as usize;

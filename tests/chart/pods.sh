@@ -277,7 +277,7 @@ running_pods() {
   # There is no node: this far they get.
   refuses "enters the app" 'does not have a host assigned' kubectl "${person[@]}" -n $c exec bot -c app -- true
   refuses "attaches to the app" 'does not have a host assigned' kubectl "${person[@]}" -n $c attach bot -c app
-  refuses "enters the guard with the verb" 'does not have a host assigned' kubectl -n $c exec bot -c remit-guard -- true
+  refuses "enters the guard as an administrator" "whoever enters the guard's container" kubectl -n $c exec bot -c remit-guard -- true
   passes "a finalizer goes" kubectl -n $c patch pod bare --type merge -p '{"metadata":{"finalizers":null}}'
   passes "a pod with an older guard goes" kubectl -n $c delete pod older --timeout=30s
 }

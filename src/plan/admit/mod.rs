@@ -645,6 +645,7 @@ mod tests {
             (&kubernetes, "vault", false),
             (&brought, "vault", true),
             (&brought, "", false),
+            (&brought, "remit.dev/guard", false),
             (&brought, "remit.dev", false),
         ];
         for (scope, audience, fine) in cases {

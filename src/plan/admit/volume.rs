@@ -100,7 +100,7 @@ pub(super) fn tokens(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
                 "there is nothing of Kubernetes that the app may reach with it; take it out, or declare a source of type Kubernetes"
             }
             "" => continue,
-            api::GROUP => "is for guards alone; take it out",
+            ours if ours == api::GROUP || ours.starts_with("remit.dev/") => "is for guards alone; take it out",
             _ if matches!(scope.account, Account::Generated(_)) => {
                 "is not declared; take it out, or name an account of your own in identity.serviceAccountName of the AIWorkload"
             }
