@@ -145,7 +145,7 @@ for helm in "$@"; do
   passes "upgrade" "$helm" upgrade remit-chart "$chart" --namespace "$release" "${values[@]}"
   passes "the upgrade made the ceiling" kubectl get scopeceiling chart-test
   passes "the upgrade changed the webhook" test "$(kubectl get validatingwebhookconfiguration remit-scope -o jsonpath='{.webhooks[0].timeoutSeconds}')" = 3
-  passes "the upgrade left every caBundle and path" test "$(kept)" = 10
+  passes "the upgrade left every caBundle and path" test "$(kept)" = 11
   passes "roll back" "$helm" rollback remit-chart 1 --namespace "$release"
   passes "rolling back took the ceiling away" gone scopeceiling chart-test
   passes "rolling back took the second replica away" test "$(kubectl -n "$release" get deployment remit-operator -o jsonpath='{.spec.replicas}')" = 1
