@@ -187,11 +187,14 @@ fn what_would_go_round_the_guard_is_refused() {
         patch(json!({"metadata": {"labels": {"track": "canary"}, "finalizers": ["remit.test/kept"]}})).await.expect("metadata");
         patch(json!({"metadata": {"finalizers": null}})).await.expect("metadata");
         let image = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "none.example.com/none:2"}]);
-        patch(image).await.expect("the app's image");
+        refused(patch(image.clone()).await, "an image with any user", &["could bear the guard's user", "runAsUser"]);
+        let user = json!({"securityContext": {"runAsUser": 1000}});
+        let named = name(&made(&dana, &own, "named-", labels(), user).await.expect("a pod"));
+        dana.patch("Pod", &own, &named, image).await.expect("the app's image, where the pod names the user");
         let debugger = json!({"spec": {"ephemeralContainers": [{"name": "debugger", "image": "none.example.com/x:1", "terminationMessagePolicy": "File"}]}});
         let path = format!("{}/ephemeralcontainers", kind("Pod").path(&own, &pod));
         let answer = world.admin.request("PATCH", &path, Some("application/strategic-merge-patch+json"), Some(&debugger)).await;
-        refused(answer, "a debugger", &["spec.ephemeralContainers[name=debugger]", "--copy-to"]);
+        refused(answer, "a debugger", &["spec.ephemeralContainers[name=debugger]", "kubectl remit break-glass"]);
         let other = name(&made(&dana, &own, "other-", json!({"app": "other"}), json!({})).await.expect("a pod"));
         refused(
             dana.patch("Pod", &own, &other, json!({"metadata": {"labels": {"app": "bot"}}})).await,

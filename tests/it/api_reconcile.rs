@@ -594,7 +594,7 @@ capabilities: {clients: [{name: any, podSelector: {}, port: 80}]}";
         let ((), took) = eventually("everything is denied", || async {
             let policy = world.policy(&own, "bot").await.ok_or("no policy")?;
             let role = world.admin.get("Role", &own, &role).await.ok_or("no Role")?;
-            check(empty(policy.get("egress")) && empty(policy.get("ingress")) && empty(role.get("rules")), || format!("{policy} {role}"))
+            check(opened(&policy).is_empty() && empty(policy.get("ingress")) && empty(role.get("rules")), || format!("{policy} {role}"))
         })
         .await;
         println!("suspend held after {took:?}");
@@ -616,7 +616,7 @@ async fn denied_and_waiting(world: &World, namespace: &str) -> Result<(), String
     check(workload["metadata"]["deletionTimestamp"].is_string(), || "it is not being deleted".into())?;
     let policy = world.policy(namespace, "bot").await.ok_or("the policy is gone")?;
     let nothing = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-    check(nothing(&policy["egress"]) && nothing(&policy["ingress"]), || policy.to_string())?;
+    check(opened(&policy).is_empty() && nothing(&policy["ingress"]), || policy.to_string())?;
     check(policy["policyTypes"] == json!(["Ingress", "Egress"]), || policy.to_string())?;
     let left = world.generated(namespace, "bot").await;
     check(left == [format!("NetworkPolicy {namespace}/remit-bot"), format!("ConfigMap {namespace}/remit-bot")], || format!("{left:?}"))?;

@@ -216,7 +216,7 @@ fn ceilings_good_and_bad() {
         assert_eq!(stored["spec"]["unscopedPods"], "Isolate", "a ceiling isolates unless it says otherwise");
         let bad = [
             ("unscopedPods: Allow", "namespaceSelector", "Required"),
-            ("namespaceSelector: {}\nunscopedPods: Deny", "unscopedPods", "supported values"),
+            ("namespaceSelector: {}\nunscopedPods: Refuse", "unscopedPods", "supported values"),
             ("namespaceSelector: {}\nclasses: [Secret]", "classes[0]", "supported values"),
             ("namespaceSelector: {}\nhosts: [{name: a, host: '*', ports: [443]}]", "hosts[0].host", "should"),
             ("namespaceSelector: {}\nhosts: [{name: a, host: a.example.com, ports: []}]", "hosts[0].ports", "at least 1 item"),
@@ -274,7 +274,7 @@ fn kubectl_shows_the_columns_and_explains_every_field() {
         api.patch_status("AIWorkload", &namespace, &name, json!({"status": {"conditions": [condition]}})).await.unwrap();
         let table = api.kubectl(&["get", "aiw", &name, "-n", &namespace]).unwrap();
         let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
-        assert_eq!(header, ["NAME", "MODE", "READY", "REASON", "AGE"], "{table}");
+        assert_eq!(header, ["NAME", "MODE", "READY", "REASON", "GUARDED", "AGE"], "{table}");
         assert!(table.contains("Observe") && table.contains("TestReason"), "{table}");
         let wide = api.kubectl(&["get", "aiw", &name, "-n", &namespace, "-o", "wide"]).unwrap();
         assert!(wide.contains("PURPOSE") && wide.contains("Shows columns"), "{wide}");

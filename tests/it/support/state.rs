@@ -48,6 +48,7 @@ fn tidy(value: &mut Value) {
                 "deletionTimestamp",
                 "managedFields",
                 "lastTransitionTime",
+                "serial",
                 "kind",
                 "apiVersion",
             ] {
