@@ -86,9 +86,11 @@ fn installs_upgrades_rolls_back_and_leaves_nothing_but_the_definitions() {
 fn a_namespace_can_go_at_any_time() {
     let (cluster, _installed) = super::installed();
     let ns = Namespace::enrolled("gone");
-    cluster.apply(&(WORKLOAD.replace("NS", &ns.name) + "---" + &super::client(&ns.name, "idle", "{app: idle}")));
+    cluster.apply(&WORKLOAD.replace("NS", &ns.name));
+    // A pod of it needs its account.
+    cluster.wait_ready(&ns.name, "idle");
+    cluster.apply(&super::client(&ns.name, "idle", "{app: idle}"));
     super::pods_ready(&ns.name);
-    cluster.kubectl(&["wait", "-n", &ns.name, "aiw", "idle", "--for=condition=Accepted", "--timeout=30s"]);
     cluster.kubectl(&["delete", "namespace", &ns.name, "--timeout=60s"]);
     eventually("the namespace is gone", Duration::from_secs(1), || {
         (!cluster.run("kubectl", &["get", "namespace", &ns.name]).status.success()).then_some(())
