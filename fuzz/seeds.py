@@ -289,7 +289,16 @@ DOCUMENTS = {
     "cut": document()[:-1],
 }
 
-SEEDS = {"dns_query": QUERIES, "dns_answer": ANSWERS, "client_hello": HELLOS, "policy_document": DOCUMENTS}
+MESSAGES = {
+    "report": b'{"format":1,"version":"0.1.0","enforced":{"edition":{"uid":"u-1","generation":3,"serial":1764000000000,"digest":"d"},"mode":"Enforce"},"denials":{"name_not_declared":2},"upSeconds":61}',
+    "report-of-a-start": b'{"format":1,"version":"0.1.0","enforced":null,"denials":{},"upSeconds":0}',
+    "refusal": b'{"reason":"second_key","message":"another key came first for this pod"}',
+    "note": "{}\n\n\u2014 remit-policy IhXq85HRvA5Sy9YyDXf7OYhXzxLNS8xWwSx7Q0vyzSyQz7yM9Lk0nZ0hJ1k2m3n4o5p6q7r8s9t0u1v2w3x4y5z6A7A=\n".encode(),
+    "key": bytes.fromhex("302a300506032b6570032100") + bytes(range(32)),
+    "trust": b"remit-policy+2215eaf3+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
+}
+
+SEEDS = {"dns_query": QUERIES, "dns_answer": ANSWERS, "client_hello": HELLOS, "policy_document": DOCUMENTS, "channel_message": MESSAGES}
 
 
 def main(command):
