@@ -75,7 +75,7 @@ fn a_bad_an_older_and_a_missing_policy_leave_the_last_good_one() {
         evil(p);
         p["workload"]["name"] = json!("other");
     }));
-    says("generation 2 of support/other is older than the one that holds (2), or of another AIWorkload");
+    says("generation 2, serial 0 of support/other is older than the one that holds (2, serial 0), or of another AIWorkload");
     holds("another AIWorkload's");
     world.policy(&changed(|p| {
         evil(p);
