@@ -391,7 +391,8 @@ fn the_cluster_restarts_from_cold() {
             let all: Vec<_> = statuses.collect();
             (!all.is_empty() && all.iter().all(|s| s["ready"] == true && s["restartCount"].as_i64() > Some(0))).then_some(())
         };
-        ready("remit-system").and(ready("kube-system"))
+        // The bot's as well: nobody can be told to probe before.
+        ready("remit-system").and(ready("kube-system")).and(ready(ns)).and(ready(&setting.shop.name))
     });
     eventually("the bot is back behind its guard", Duration::from_secs(120), || {
         (cluster.reached(ns, "bot", &setting.declared()) == setting.declared()).then_some(())
