@@ -216,7 +216,7 @@ the_bot_still_works() {
 
 the_guard_says_why() {
   tell "Why? The guard wrote it down, with the lines that would declare what was refused, if it were wanted:"
-  run sh -c 'kubectl -n support logs deploy/support-bot -c remit-guard | grep evil.example.net | grep declare | tail -n 1'
+  run sh -c 'kubectl -n support logs deploy/support-bot -c remit-guard | grep evil.example.net | grep "\"declare\"" | tail -n 1'
   expect "the guard says what it refused and why" has "name_not_declared"
 }
 
