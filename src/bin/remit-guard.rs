@@ -1,4 +1,4 @@
-//! The guard program: the init container that redirects, and the sidecar that decides. Nothing injects it into pods yet.
+//! The guard program: the init container that redirects, and the sidecar that decides.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `kubectl remit break-glass`: a bounded, recorded exception for debugging the pods of an AIWorkload.
+//! `kubectl remit break-glass`: a bounded exception, with a name and a reason, for debugging the pods of an AIWorkload.
 //!
 //! It writes an annotation and nothing else; the webhook asks whether its author may, and admission lets through what it allows until it ends.
 

@@ -50,7 +50,7 @@ enum Command {
     ///
     /// Exit code: 0 it is let through (or the request was found), 1 it is refused, 2 it could not be found out.
     Explain(ExplainArgs),
-    /// Let the pods of an AIWorkload be debugged for a bounded time. Needs the verb `break-glass` on it, and is recorded.
+    /// Let the pods of an AIWorkload be debugged for a bounded time. Needs the verb `break-glass` on it, and bears your name.
     BreakGlass(BreakGlassArgs),
     /// Print the version of this program.
     Version,

@@ -1,4 +1,4 @@
-//! The guard: a sidecar through which everything that leaves a pod must go. Nothing injects it into pods yet.
+//! The guard: a sidecar through which everything that leaves a pod must go.
 //!
 //! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy, which
 //! comes from a file and over `channel`. `dns` answers declared
