@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
 
-use crate::policy::signed::Signer;
+use crate::policy::signed::{Signer, Trust};
 
 /// The Secret in the operator's namespace, and its key: 32 bytes.
 pub(super) const SECRET: &str = "remit-guard-key";
@@ -41,6 +41,11 @@ impl Key {
     /// What guards are told: whose signature counts.
     pub fn trust(&self) -> &str {
         &self.trust
+    }
+
+    /// The same, to open notes with.
+    pub fn verifier(&self) -> &Trust {
+        self.signer.trust()
     }
 
     /// The signed note of a text.

@@ -22,7 +22,6 @@ use crate::cluster::apply::Changed;
 use crate::cluster::{self, Failure, Gathered, Hands, Key, Known, Live, Report, SharedWorld, WorkloadFact, gather};
 use crate::plan::{self, ManagedObject, ObjectKey, Refusal};
 use crate::policy::pod::POLICY_FILE;
-use crate::policy::signed::Trust;
 use crate::policy::{self, Document};
 use crate::scope::ObjectName;
 
@@ -310,10 +309,9 @@ pub fn signed(mut objects: Vec<ManagedObject>, keys: &Keys, gathered: &Gathered,
         let key = keys.current()?;
         if let Some(text) = map.data.as_mut().and_then(|data| data.get_mut(POLICY_FILE)) {
             // Ours, as we remember it, or as it lies there under our signature.
-            let trust: Option<Trust> = key.trust().parse().ok();
             let remembered = memory.plan.get(&at).and_then(channel::note_of).and_then(policy::signed::text);
             let live = gathered.live.get(&at).and_then(|live| channel::note_of(&live.object));
-            let live = live.zip(trust).and_then(|(note, trust)| trust.open(note).ok());
+            let live = live.and_then(|note| key.verifier().open(note).ok());
             let before = remembered.into_iter().chain(live).filter_map(|text| Document::read(text.as_bytes()).ok());
             let numbered = numbered(text, before.max_by_key(|document| document.serial).as_ref());
             *text = key.sign(numbered.as_deref().unwrap_or(text));

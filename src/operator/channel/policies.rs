@@ -71,7 +71,7 @@ impl Policies for InCluster {
         {
             return Some(note.clone());
         }
-        let note = Note::read(text.into(), &key.trust().parse().ok()?)?;
+        let note = Note::read(text.into(), key.verifier())?;
         // Of workloads that are gone.
         if read.len() >= 1024 {
             read.clear();
