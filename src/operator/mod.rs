@@ -17,6 +17,7 @@ pub mod selftest;
 mod shares;
 mod standing;
 mod status;
+mod tls;
 pub mod uninstall;
 mod unscoped;
 pub mod webhook;

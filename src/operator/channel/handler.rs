@@ -145,7 +145,7 @@ impl<C: Cluster, P: Policies> Handler<C, P> {
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return Ok(Answer::Nothing) },
                 () = &mut deadline => return Ok(Answer::Nothing),
-                () = super::told(&mut stop) => return Ok(Answer::Nothing),
+                () = crate::operator::tls::told(&mut stop) => return Ok(Answer::Nothing),
             }
         }
     }

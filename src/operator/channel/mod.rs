@@ -96,8 +96,3 @@ pub async fn serve<C: Cluster, P: Policies>(
         () = sweep => Ok(()),
     }
 }
-
-/// Resolves when told to stop, or when nobody is left who could tell.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}

@@ -5,17 +5,14 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -27,6 +24,7 @@ use super::handler::{Answer, Handler, Refused};
 use super::policies::Policies;
 use super::tokens::PodIdentity;
 use crate::operator::shares::{Share, Shares};
+use crate::operator::tls::{self, Limits, told};
 use crate::policy::channel::{LARGEST_REPORT, LARGEST_TOKEN, PATH, Refusal, Report, public_key};
 
 /// Connections of pods.
@@ -35,12 +33,8 @@ pub(super) const OF_A_POD: usize = 4;
 /// Of those that have shown no token yet: all, and of one address (or IPv6 network: the pods of a node may share one).
 const UNKNOWN: usize = 512;
 const OF_A_PEER: usize = 128;
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Also how long a connection may lie idle.
-const HEAD: Duration = Duration::from_secs(15);
+const LIMITS: Limits = Limits { head: Duration::from_secs(15), buffer: 32 * 1024 };
 const BODY: Duration = Duration::from_secs(5);
-/// For one answer to be taken.
-const BUFFER: usize = 32 * 1024;
 
 /// Places for connections.
 struct Room {
@@ -82,7 +76,7 @@ impl Connection {
 /// Until told to stop.
 pub(super) async fn serve<C: Cluster, P: Policies>(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    acceptor: TlsAcceptor,
     handler: Arc<Handler<C, P>>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -93,7 +87,7 @@ pub(super) async fn serve<C: Cluster, P: Policies>(
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
-            () = super::told(&mut stop) => break,
+            () = told(&mut stop) => break,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -109,10 +103,10 @@ pub(super) async fn serve<C: Cluster, P: Policies>(
             continue;
         };
         let place = Place::Stranger { _place: place, _share: share };
-        let (tls, handler, room, stop) = (tls.clone(), handler.clone(), room.clone(), stop.clone());
+        let (acceptor, handler, room, stop) = (acceptor.clone(), handler.clone(), room.clone(), stop.clone());
         connections.spawn(async move {
             handler.metrics.connected(1);
-            connection(stream, peer.ip(), place, room, tls, &handler, stop).await;
+            connection(stream, peer.ip(), place, room, acceptor, &handler, stop).await;
             handler.metrics.connected(-1);
         });
     }
@@ -125,18 +119,11 @@ async fn connection<C: Cluster, P: Policies>(
     peer: IpAddr,
     place: Place,
     room: Arc<Room>,
-    tls: TlsAcceptor,
+    acceptor: TlsAcceptor,
     handler: &Arc<Handler<C, P>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let stream = tokio::select! {
-        accepted = timeout(HANDSHAKE, tls.accept(stream)) => match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "no TLS with a guard"),
-            Err(_) => return tracing::debug!("no TLS with a guard in time"),
-        },
-        () = super::told(&mut stop) => return,
-    };
+    let Some(stream) = tls::accept(stream, &acceptor, &mut stop).await else { return };
     let (_, session) = stream.get_ref();
     let Some(key) = session.peer_certificates().and_then(|all| public_key(all.first()?)) else { return };
     let connection = Arc::new(Connection { peer, key, place: Mutex::new(place), room });
@@ -144,22 +131,7 @@ async fn connection<C: Cluster, P: Policies>(
         let (handler, connection) = (handler.clone(), connection.clone());
         async move { Ok::<_, Infallible>(respond(&handler, &connection, request).await) }
     });
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut http = pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = super::told(&mut stop) => {
-            http.as_mut().graceful_shutdown();
-            http.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a guard's connection ended early");
-    }
+    tls::converse(stream, service, LIMITS, &mut stop).await;
 }
 
 async fn respond<C: Cluster, P: Policies>(

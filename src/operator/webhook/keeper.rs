@@ -107,7 +107,7 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 Some(()) = changed.next(), if calm => {}
-                () = super::told(&mut stop) => return,
+                () = crate::operator::tls::told(&mut stop) => return,
             }
         }
     }

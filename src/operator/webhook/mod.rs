@@ -105,8 +105,3 @@ async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Ou
     while parts.join_next().await.is_some() {}
     ended.map_or(Ok(()), |what| Err(WebhookError::Ended(what)))
 }
-
-/// Resolves when told to stop, or when nobody is left who could tell.
-async fn told(stop: &mut watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}

@@ -137,7 +137,7 @@ pub(super) async fn keep(client: kube::Client, namespace: String, writers: Write
                 Err(error) => tracing::debug!(%error, "the recorded writes cannot be watched"),
             },
             _ = tick.tick(), if !pending.is_empty() => flush(&maps, &stored, &mut pending).await,
-            () = super::told(&mut stop) => break,
+            () = crate::operator::tls::told(&mut stop) => break,
         }
         trim(&mut pending);
     }

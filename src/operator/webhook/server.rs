@@ -6,17 +6,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -30,17 +27,15 @@ use tokio_rustls::TlsAcceptor;
 use super::access::Cluster;
 use super::handler::Handler;
 use crate::operator::shares::Shares;
+use crate::operator::tls::{self, Limits, told};
 
 const LARGEST_BODY: usize = 4 * 1024 * 1024;
 const MOST_CONNECTIONS: usize = 512;
 /// Of one peer. An API server has its calls under way and keeps few idle; several may come from one address (NAT, a tunnel to the nodes).
 /// A pod that holds its share leaves three quarters to the others.
 pub(super) const MOST_OF_A_PEER: usize = 128;
-/// Of what is read ahead: 512 connections that never end their head fit into the operator's memory. (hyper's own bound is 400 KiB.)
-const BUFFER: usize = 64 * 1024;
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Also how long a connection may lie idle.
-const HEAD: Duration = Duration::from_secs(30);
+/// 512 connections that never end their head fit into the operator's memory.
+const LIMITS: Limits = Limits { head: Duration::from_secs(30), buffer: 64 * 1024 };
 const BODY: Duration = Duration::from_secs(5);
 /// For room to read it into.
 const WAIT: Duration = Duration::from_secs(2);
@@ -110,7 +105,7 @@ pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, h
                 (place, listener.accept().await)
             } => accepted,
             Some(_) = connections.join_next() => continue,
-            () = super::told(&mut stop) => break,
+            () = told(&mut stop) => break,
         };
         match accepted {
             (Ok(place), Ok((stream, address))) => {
@@ -136,35 +131,13 @@ pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, h
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection<C: Cluster>(stream: TcpStream, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
-    let stream = tokio::select! {
-        accepted = timeout(HANDSHAKE, tls.accept(stream)) => match accepted {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
-            Err(_) => return tracing::debug!("no TLS in time"),
-        },
-        () = super::told(&mut stop) => return,
-    };
+async fn connection<C: Cluster>(stream: TcpStream, acceptor: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
+    let Some(stream) = tls::accept(stream, &acceptor, &mut stop).await else { return };
     let service = service_fn(move |request| {
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(respond(&handler, request).await) }
     });
-    let http = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut http = pin!(http);
-    let ended = tokio::select! {
-        ended = http.as_mut() => ended,
-        () = super::told(&mut stop) => {
-            http.as_mut().graceful_shutdown();
-            http.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
+    tls::converse(stream, service, LIMITS, &mut stop).await;
 }
 
 async fn respond<C: Cluster>(handler: &Handler<C>, request: Request<Incoming>) -> Response<Full<Bytes>> {
