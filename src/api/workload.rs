@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,10 @@ pub struct AIWorkloadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
 
+    /// What becomes of governed pods that have no guard because they are older than their AIWorkload.
+    #[serde(default)]
+    pub unguarded_pods: UnguardedPods,
+
     /// Kill switch: while true, every new connection is denied and every Kubernetes permission is withdrawn, whatever else is declared.
     #[serde(default)]
     pub suspend: bool,
@@ -70,6 +74,18 @@ pub enum Mode {
     Observe,
     /// Hold the plan.
     Enforce,
+}
+
+/// What becomes of governed pods that have no guard.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnguardedPods {
+    /// They are counted and named in the status, and stay.
+    #[default]
+    Keep,
+    /// Those of Deployments, ReplicaSets, StatefulSets and DaemonSets are evicted one by one, the next when a pod with a guard is ready
+    /// in place of the last. PodDisruptionBudgets hold. Needs the right to create `pods/eviction`: of its author, and in that namespace of
+    /// the operator (the chart's `evict.namespaces`).
+    Evict,
 }
 
 /// A label selector: all requirements must hold.
@@ -362,4 +378,21 @@ pub struct PodsStatus {
     /// How many guards enforce the current policy, of how many pods: for people.
     #[serde(default)]
     pub summary: String,
+    /// The pod that was evicted last, to be replaced by one with a guard (unguardedPods: Evict).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacing: Option<Replacing>,
+}
+
+/// A pod that is evicted, to be replaced by one with a guard.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacing {
+    /// Its name.
+    pub pod: String,
+    /// Its uid.
+    pub uid: String,
+    /// The uid of its controller.
+    pub controller: String,
+    /// When its eviction was decided.
+    pub since: Time,
 }

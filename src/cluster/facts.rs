@@ -168,6 +168,7 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
                 identity: None,
                 data_sources: Vec::new(),
                 capabilities: None,
+                unguarded_pods: api::UnguardedPods::Keep,
                 suspend: data["spec"]["suspend"] == true,
             };
             let errors = vec![FieldError { path: "spec".to_owned(), message: format!("cannot be read by this version: {error}") }];

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, EvictParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Selector;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -43,6 +43,8 @@ pub type Count = Arc<dyn Fn(&'static str, &'static str) + Send + Sync>;
 #[derive(Clone)]
 pub struct Clients {
     pub own: Client,
+    /// The operator's own, which asks once: what is refused for now is said, and not asked again in silence until the time is up.
+    pub once: Client,
     /// Of the account that writes the guards' policies and does nothing else.
     pub policies: Client,
 }
@@ -50,7 +52,7 @@ pub struct Clients {
 impl Clients {
     /// Who reads and writes objects of this kind.
     pub fn of(&self, kind: Kind) -> &Client {
-        let Self { own, policies } = self;
+        let Self { own, once: _, policies } = self;
         match kind {
             Kind::ConfigMap => policies,
             Kind::NetworkPolicy | Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => own,
@@ -112,6 +114,10 @@ impl RequestError {
 
     fn is_bad_request(&self) -> bool {
         self.status().is_some_and(|s| s.code == 400)
+    }
+
+    pub fn is_forbidden(&self) -> bool {
+        self.status().is_some_and(kube::core::Status::is_forbidden)
     }
 
     /// The escalation check: we do not hold what we would hand out.
@@ -250,6 +256,28 @@ impl Hands {
             // A selector that the API server cannot read matches nothing there.
             Err(error) if error.is_bad_request() => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// The pods that this selects.
+    pub async fn pods(&self, namespace: &str, selector: &crate::scope::Selector) -> Answer<Vec<Pod>> {
+        // A selector that cannot be said is asked for here instead.
+        let said = Selector::try_from(crate::plan::label_selector(selector)).unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(self.clients.own.clone(), namespace);
+        let listed = self.within(pods.list(&ListParams::default().labels_from(&said))).await?.items;
+        let labels = |pod: &Pod| pod.metadata.labels.clone().unwrap_or_default();
+        Ok(listed.into_iter().filter(|pod| selector.matches(&labels(pod))).collect())
+    }
+
+    /// Asks for this very pod's eviction; that it is gone already is no error.
+    pub async fn evict(&self, pod: &ObjectName, uid: &str) -> Answer<()> {
+        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let parameters =
+            EvictParams { delete_options: Some(DeleteParams { preconditions, ..DeleteParams::default() }), ..EvictParams::default() };
+        let api: Api<Pod> = Api::namespaced(self.clients.once.clone(), &pod.namespace);
+        match self.write("Pod", "evict", api.evict(&pod.name, &parameters)).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
+            _ => Ok(()),
         }
     }
 

@@ -62,6 +62,7 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
                 objects: held,
                 waiting: Some(waiting),
                 guards: r.guards(&gathered.name),
+                replacement: None,
             };
             r.say(&workload.object, &outcome).await;
             Next::After(LOOK)

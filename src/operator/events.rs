@@ -24,14 +24,26 @@ impl Events {
 
     /// Something that somebody should look at.
     pub async fn warn(&self, about: &ObjectReference, related: Option<&ObjectKey>, reason: &str, action: &str, note: &str) {
+        self.publish(EventType::Warning, about, related.map(reference), reason, action, note).await;
+    }
+
+    /// Something that was to be.
+    pub async fn tell(&self, about: &ObjectReference, related: Option<ObjectReference>, reason: &str, action: &str, note: &str) {
+        self.publish(EventType::Normal, about, related, reason, action, note).await;
+    }
+
+    async fn publish(
+        &self,
+        type_: EventType,
+        about: &ObjectReference,
+        related: Option<ObjectReference>,
+        reason: &str,
+        action: &str,
+        note: &str,
+    ) {
         let end = (0..=note.len().min(NOTE)).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
-        let event = Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
-            note: Some(note[..end].to_owned()),
-            action: action.to_owned(),
-            secondary: related.map(reference),
-        };
+        let event =
+            Event { type_, reason: reason.to_owned(), note: Some(note[..end].to_owned()), action: action.to_owned(), secondary: related };
         let sent = tokio::time::timeout(std::time::Duration::from_secs(5), self.recorder.publish(&event, about)).await;
         match sent {
             Ok(Ok(())) => self.metrics.wrote("Event", "create"),

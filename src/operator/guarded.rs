@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::channel::{Collected, InCluster, Policies};
+use super::replace::Replacement;
 use crate::api::PodsStatus;
 use crate::cluster::{Key, SharedWorld, World};
 use crate::policy::Edition;
@@ -86,7 +87,7 @@ pub fn guards(
 }
 
 impl Counted {
-    pub fn status(&self) -> PodsStatus {
+    pub fn status(&self, replacement: Option<&Replacement>) -> PodsStatus {
         let Self { matched, guarded, stale, unguarded: _, refused_by: _ } = self;
         let number = |count: &usize| i32::try_from(*count).unwrap_or(i32::MAX);
         PodsStatus {
@@ -94,10 +95,11 @@ impl Counted {
             guarded: number(guarded),
             stale: number(stale),
             summary: format!("{}/{matched}", guarded.saturating_sub(*stale)),
+            replacing: replacement.and_then(|replacement| replacement.last.clone()),
         }
     }
 
-    pub fn words(&self) -> Words {
+    pub fn words(&self, replacement: Option<&Replacement>) -> Words {
         let Self { matched, guarded, stale, unguarded, refused_by } = self;
         let without = matched.saturating_sub(*guarded);
         let more = without.saturating_sub(unguarded.len());
@@ -112,7 +114,8 @@ impl Counted {
                 ),
             ),
             (_, 1.., _, None) => {
-                (false, "Unguarded", format!("No guard enforces the scope of {names}; restart them: kubectl rollout restart"))
+                let remedy = replacement.map_or("restart them: kubectl rollout restart", |replacement| &replacement.words);
+                (false, "Unguarded", format!("No guard enforces the scope of {names}; {remedy}"))
             }
             (_, 0, 1.., _) => (false, "Stale", format!("{stale} of {guarded} guards do not enforce the current policy yet")),
             (_, 0, 0, _) => (true, "Guarded", "A guard enforces the scope of every governed pod".to_owned()),
@@ -233,8 +236,8 @@ mod tests {
             }
             let found = |up, at| guards(&world.read(), &collected, &bot, Some(&edition(7)), up, at);
             let Guards::Known(counted) = found(GRACE, now) else { panic!("{reason}") };
-            let Words { holds, reason: said, message: words } = counted.words();
-            assert_eq!((said, counted.status().summary.as_str()), (*reason, *summary));
+            let Words { holds, reason: said, message: words } = counted.words(None);
+            assert_eq!((said, counted.status(None).summary.as_str()), (*reason, *summary));
             assert_eq!(holds, ["NoPods", "Guarded"].contains(reason));
             assert!(words.contains(message), "{words}");
             let waits = pods.contains(&None);

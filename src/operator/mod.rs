@@ -12,6 +12,7 @@ mod metrics;
 mod policies;
 mod queue;
 mod reconcile;
+mod replace;
 pub mod run;
 pub mod selftest;
 mod shares;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::events::Events;
 use super::guarded::{Guards, Watcher};
 use super::metrics::Metrics;
+use super::replace;
 use super::standing::{Course, Standing, validate};
 use super::status::{self, Outcome};
 use super::{Keys, Writers, channel, deletion};
@@ -133,6 +134,11 @@ impl Reconciler {
         let objects = planned.objects.len();
         let report = cluster::apply::apply(&self.hands, name, &planned.objects, &gathered.live, &memory.known).await;
         let failures = self.applied(key, &workload.object, planned.objects, memory, report).await;
+        let guards = self.guards(name);
+        let step = match &standing {
+            Standing::Enforce(_) | Standing::Observe(_) if failures.is_empty() => replace::step(self, &workload, &guards).await,
+            _ => None,
+        };
         let outcome = Outcome {
             generation: workload.object.metadata.generation,
             digest: planned.digest,
@@ -141,11 +147,12 @@ impl Reconciler {
             failures: &failures,
             objects,
             waiting: None,
-            guards: self.guards(name),
+            guards,
+            replacement: None,
             standing,
         };
-        let written = self.say(&workload.object, &outcome).await;
-        if failures.is_empty() && written { Next::Change } else { Next::Retry }
+        let (written, next) = replace::take(self, name, &workload, step, outcome).await;
+        if failures.is_empty() && written { next } else { Next::Retry }
     }
 
     /// The guards of its pods, and what they enforce.

@@ -85,7 +85,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let config = Arc::new(config);
     let cluster = kube::Config::infer().await?;
     let token = policies::Token::default();
-    let clients = Clients { own: client_of(cluster.clone())?, policies: policies::client(cluster, token.clone())? };
+    let mut once = cluster.clone();
+    once.default_retry = false;
+    let clients = Clients { own: client_of(cluster.clone())?, once: client_of(once)?, policies: policies::client(cluster, token.clone())? };
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut work = std::pin::pin!(operate(config.clone(), clients, token, stopped));
     tokio::select! {

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::guarded::{Guards, Words};
+use super::replace::Replacement;
 use super::standing::Standing;
 use crate::api::{self, AIWorkloadStatus};
 use crate::cluster::Failure;
@@ -30,6 +31,8 @@ pub struct Outcome<'a> {
     /// Something that passes by itself is waited for.
     pub waiting: Option<String>,
     pub guards: Guards,
+    /// Of pods without a guard.
+    pub replacement: Option<Replacement>,
 }
 
 struct Said {
@@ -64,7 +67,7 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
     }
     said.push((api::READY, ready));
     if let Guards::Known(counted) = &outcome.guards {
-        let Words { holds, reason, message } = counted.words();
+        let Words { holds, reason, message } = counted.words(outcome.replacement.as_ref());
         said.push((api::GUARDED, Said { holds, reason, message }));
     }
     let conditions = said.into_iter().map(|(type_, Said { holds, reason, message })| {
@@ -86,7 +89,7 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
             conditions.extend(current.and_then(|c| api::condition(&c.conditions, api::GUARDED)).cloned());
             current.and_then(|c| c.pods.clone())
         }
-        Guards::Known(counted) => Some(counted.status()),
+        Guards::Known(counted) => Some(counted.status(outcome.replacement.as_ref())),
     };
     AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), pods, conditions }
 }
@@ -190,6 +193,7 @@ mod tests {
             objects: 2,
             waiting: None,
             guards: Guards::None,
+            replacement: None,
         }
     }
 

@@ -317,7 +317,7 @@ fn port(transport: Transport, target: &PortTarget) -> NetworkPolicyPort {
 }
 
 /// A selector as Kubernetes writes it: `key: value` where it can, expressions elsewhere, both in a fixed order.
-pub(super) fn label_selector(selector: &Selector) -> LabelSelector {
+pub fn label_selector(selector: &Selector) -> LabelSelector {
     let mut labels = BTreeMap::new();
     let mut expressions = Vec::new();
     for (key, requirement) in selector.requirements() {

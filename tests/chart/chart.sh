@@ -167,6 +167,9 @@ hides "CRDs are not kept on request" CustomResourceDefinition 'resource-policy' 
 hides "no CRDs on request" CustomResourceDefinition . "${least[@]}"
 hides "nothing is granted by default" RoleBinding 'name: remit-grantable'
 shows "grantable is bound where it is told" RoleBinding 'namespace: shop' "${full[@]}"
+hides "nothing is evicted by default" RoleBinding 'name: remit-evict'
+shows "pods are evicted where it is told" RoleBinding 'name: remit-evict' "${full[@]}"
+hides "nobody binds evict for the whole cluster" ClusterRoleBinding 'evict' "${full[@]}"
 hides "nobody binds grantable for the whole cluster" ClusterRoleBinding 'grantable' "${full[@]}"
 shows "view is aggregated" ClusterRole 'aggregate-to-view: "true"'
 hides "roles are not aggregated on request" ClusterRole 'aggregate-to' "${full[@]}"

@@ -145,8 +145,8 @@ fn the_webhooks_of_pods_ask_about_what_the_operator_judges() {
 
 #[test]
 fn the_operator_hands_out_only_what_the_admin_allows() {
-    // Bound by the chart: the operator's own role, in the cluster; remit-grantable, per namespace and only there.
-    let bindings: BTreeSet<String> = rendered(&["--set", "grantable.namespaces={shop}"])
+    // Bound by the chart: the operator's own role, in the cluster; remit-grantable and remit-evict, per namespace and only there.
+    let bindings: BTreeSet<String> = rendered(&["--set", "grantable.namespaces={shop}", "--set", "evict.namespaces={support}"])
         .iter()
         .filter(|o| ["ClusterRoleBinding", "RoleBinding"].contains(&kind(o)) && !is_hook(o))
         .map(|o| {
@@ -159,6 +159,7 @@ fn the_operator_hands_out_only_what_the_admin_allows() {
         "ClusterRoleBinding -: ClusterRole remit-policies",
         "RoleBinding remit-system: Role remit-operator",
         "RoleBinding shop: ClusterRole remit-grantable",
+        "RoleBinding support: ClusterRole remit-evict",
     ];
     assert_eq!(bindings.iter().map(String::as_str).collect::<Vec<_>>(), expected);
 }

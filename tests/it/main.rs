@@ -18,6 +18,8 @@ mod api_policies;
 #[cfg(feature = "operator")]
 mod api_reconcile;
 #[cfg(feature = "operator")]
+mod api_replace;
+#[cfg(feature = "operator")]
 mod api_schema;
 #[cfg(feature = "operator")]
 mod api_tamper;

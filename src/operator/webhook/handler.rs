@@ -355,6 +355,7 @@ fn strictest(request: &AdmissionRequest<DynamicObject>, object: &DynamicObject) 
             identity: None,
             data_sources: Vec::new(),
             capabilities: None,
+            unguarded_pods: crate::api::UnguardedPods::Keep,
             suspend: false,
         };
         let mut workload = AIWorkload { metadata: object.metadata.clone(), spec, status: None };

@@ -48,6 +48,10 @@ impl Review {
                     "{path}: an exception for debugging needs {right}, which {user} does not hold; someone who holds it can ask for it, or an admin grants it: {}",
                     grant(user, namespace, &verbs, &what, &names)
                 ),
+                Rule::Evict => format!(
+                    "{path}: Evict has pods evicted and needs {right}, which {user} does not hold; someone who holds it can apply this, or an admin grants it: {}",
+                    grant(user, namespace, &verbs, &what, &names)
+                ),
                 Rule::Release => format!(
                     "{path}: this sets pods free and needs {right}, which {user} does not hold; someone who holds it can do this, or an admin grants it: {}",
                     grant(user, namespace, &verbs, &what, &names)

@@ -5,13 +5,14 @@
 //! author. Out: refusals, and questions for the authorizer, each with the field that needs it; [`Review::denials`] makes messages of
 //! the answers. It asks nobody itself: no client, no clock.
 //!
-//! `release` (does it set pods free); `break_glass` (may they be debugged); `added` (what is new) → `ceiling` (is it within; if not, `remedy`) and `held` (must the author
+//! `release` (does it set pods free); `break_glass` (may they be debugged); `evict` (may they be evicted); `added` (what is new) → `ceiling` (is it within; if not, `remedy`) and `held` (must the author
 //! hold it). `question` is what the authorizer is asked, `denial` what its answers mean.
 
 mod added;
 mod break_glass;
 mod ceiling;
 mod denial;
+mod evict;
 #[cfg(test)]
 mod fixture;
 mod held;
@@ -81,6 +82,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
         Change::Create(new) => {
             review.freed_by_creation(new, author);
             review.break_glass(None, new, circumstances);
+            review.evicting(None, new, circumstances);
             review.left_out_of_isolation(None, new, circumstances);
             review.declared(None, new, circumstances);
         }
@@ -90,6 +92,7 @@ pub fn review(change: Change<'_>, circumstances: Circumstances<'_>) -> Review {
             }
             review.break_glass(Some(old), new, circumstances);
             if old.spec != new.spec {
+                review.evicting(Some(old), new, circumstances);
                 review.freed_by_spec(old, new);
                 review.left_out_of_isolation(Some(old), new, circumstances);
                 review.declared(Some(old), new, circumstances);

@@ -21,6 +21,8 @@ pub enum Rule {
     Held,
     /// Nobody can grant it in this form; the author does not even hold it.
     Never,
+    /// Having pods evicted needs the right to evict them.
+    Evict,
     /// Setting pods free needs the verb `release`.
     Release,
     /// An exception for debugging needs the verb `break-glass`.
@@ -64,6 +66,17 @@ impl Question {
             subresource: None,
             name: Some(object.name.clone()),
             verb: Verb::Get.as_str(),
+        }
+    }
+
+    pub(super) fn evict(workload: &AIWorkload) -> Self {
+        Self {
+            namespace: workload.metadata.namespace.clone().unwrap_or_default(),
+            group: String::new(),
+            resource: "pods".to_owned(),
+            subresource: Some("eviction".to_owned()),
+            name: None,
+            verb: Verb::Create.as_str(),
         }
     }
 

@@ -18,7 +18,8 @@ const MOST_PERMISSIONS: usize = 5_000;
 
 /// What an AIWorkload means.
 pub fn validate(workload: &AIWorkload) -> Result<Scope, Vec<FieldError>> {
-    let api::AIWorkloadSpec { purpose: _, selector, mode, identity, data_sources, capabilities, suspend } = &workload.spec;
+    let api::AIWorkloadSpec { purpose: _, selector, mode, identity, data_sources, capabilities, unguarded_pods: _, suspend } =
+        &workload.spec;
     let mut errors = Errors::default();
     if permissions_named(&workload.spec) > MOST_PERMISSIONS {
         errors.push(

@@ -9,6 +9,7 @@ mod attacks;
 mod guard;
 mod lifecycle;
 mod network;
+mod replace;
 mod starts;
 
 use std::collections::BTreeMap;

@@ -528,7 +528,9 @@ fn is_webhook(object: &Value) -> bool {
 fn of_world(prefix: &str, object: &Value) -> Value {
     let mut object = object.clone();
     let own = |name: &str| format!("{prefix}{name}");
-    let shared = |name: &str| ["remit-grantable", "remit-grantable-values", "remit-view", "remit-edit", "remit-release"].contains(&name);
+    let shared = |name: &str| {
+        ["remit-grantable", "remit-grantable-values", "remit-evict", "remit-view", "remit-edit", "remit-release"].contains(&name)
+    };
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     if (kind.starts_with("Cluster") || is_admission(&object)) && !shared(&name) {
