@@ -26,8 +26,6 @@ use crate::api::{self, AIWorkload, ScopeCeiling};
 use crate::plan::{Kind, ManagedObject, project};
 use crate::scope::ObjectName;
 
-/// EndpointSlices that the controller derives from a selector need not be known: their Services are reached by the selector.
-const HAND_WRITTEN: &str = "endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
 /// A silently dropped connection is noticed after so many seconds.
 const TIMEOUT: u32 = 60;
 
@@ -42,11 +40,12 @@ pub fn watches(clients: &Clients, world: &SharedWorld, notify: &Notify) -> Vec<B
     let few = || config().page_size(20);
     let mut all = vec![
         follow(world, notify, Api::<Service>::all(client.clone()), few(), |s| project::service(&s), World::on_service),
-        follow(world, notify, Api::all(client.clone()), few().labels(HAND_WRITTEN), slice, World::on_slice),
+        // All of them: whose hand wrote one its labels do not tell.
+        follow(world, notify, Api::all(client.clone()), few(), slice, World::on_slice),
         follow(world, notify, Api::<Namespace>::all(client.clone()), few(), facts::namespace, World::on_namespace),
         follow(world, notify, Api::<Node>::all(client.clone()), config(), |n| facts::node(&n), World::on_node),
         follow(world, notify, Api::<ServiceCIDR>::all(client.clone()), config(), service_cidr, World::on_service_cidr),
-        follow(world, notify, dynamic::<AIWorkload>(client), config(), facts::workload, World::on_workload),
+        follow(world, notify, dynamic::<AIWorkload>(client), few(), facts::workload, World::on_workload),
         follow(world, notify, dynamic::<ScopeCeiling>(client), config(), facts::ceiling, World::on_ceiling),
     ];
     if world.read().settings.channel.is_some() {

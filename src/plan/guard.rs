@@ -112,16 +112,18 @@ fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceiling
     if !selector.is_empty() && network::led_outside(service, facts).is_some() {
         return None;
     }
+    let (allowed, refused) =
+        if selector.is_empty() { network::endpoints(scope, service, fact, ceilings, facts) } else { (Vec::new(), Vec::new()) };
+    // The guard sees the Service's own address only: it cannot let through some of what stands behind it.
+    if !refused.is_empty() {
+        return None;
+    }
     let mut all = BTreeSet::from([port]);
     if let PortTarget::Number(number) = fact.target {
         all.insert(number);
     }
-    let mut elsewhere = Vec::new();
-    if selector.is_empty() {
-        let (allowed, _) = network::endpoints(scope, service, fact, ceilings, facts);
-        all.extend(allowed.iter().map(SocketAddr::port));
-        elsewhere = scope::Ranges::new(allowed.iter().map(|endpoint| IpNet::from(endpoint.ip()))).blocks().to_vec();
-    }
+    all.extend(allowed.iter().map(SocketAddr::port));
+    let elsewhere = scope::Ranges::new(allowed.iter().map(|endpoint| IpNet::from(endpoint.ip()))).blocks().to_vec();
     Some(Target::Service { name: service.name.clone(), namespace: service.namespace.clone(), ports: all, addresses: elsewhere })
 }
 
@@ -179,10 +181,7 @@ mod tests {
                 "cache.support:16379",
                 "cache.support:6379",
                 "help.example.com:443",
-                "old-db.shop at 10.50.0.7/32",
-                "old-db.shop at 10.50.0.8/32",
-                "old-db.shop:13306",
-                "old-db.shop:3306",
+                // Not old-db: some of what stands behind it is refused.
                 "orders.shop:5432",
                 "status.example.com:8443",
             ]
@@ -239,6 +238,22 @@ mod tests {
         let mut external = facts.clone();
         external.services.get_mut(&ObjectName::new("support", "cache")).unwrap().external_name = Some("evil.example".into());
         assert_eq!(of(&source("cache", 6379), &external).destinations, vec![]);
+        // Behind one address of a Service there is all that its slices say, or nothing.
+        let (old_db, orders) = (ObjectName::new("shop", "old-db"), ObjectName::new("shop", "orders"));
+        let mut facts = facts;
+        facts.endpoints.get_mut(&old_db).unwrap().truncate(1);
+        for (service, port, passed) in [(&old_db, 3306, 3), (&orders, 5432, 1)] {
+            let source = source(&service.name, port).replace("service: {", "service: {namespace: shop, ");
+            assert_eq!(destinations(&of(&source, &facts)).len(), passed, "{service}");
+            for (address, led) in [("203.0.113.66", true), ("2001:db8:ffff::66", true), ("127.0.0.1", service.name == "old-db")] {
+                let mut elsewhere = facts.clone();
+                let endpoints = elsewhere.endpoints.entry(service.clone()).or_default();
+                let mut endpoint = facts.endpoints[&old_db][0].clone();
+                endpoint.address = address.parse().unwrap();
+                endpoints.push(endpoint);
+                assert_eq!(of(&source, &elsewhere).destinations.is_empty(), led, "{service} at {address}");
+            }
+        }
         let mut unknown = facts;
         unknown.ranges.pods.clear();
         assert!(of(FULL, &unknown).destinations.iter().all(|d| !matches!(d.target, Target::Host { .. })));

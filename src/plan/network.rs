@@ -149,7 +149,8 @@ fn egress(openings: Openings, facts: &Facts) -> Vec<NetworkPolicyEgressRule> {
         .collect()
 }
 
-/// Where a hand-written slice leads a Service out of the cluster. The address that clients call is the Service's own, so neither the guard nor the
+/// Where a slice leads a Service that selects pods out of the cluster: one that somebody wrote, whatever its labels say, or that of a pod
+/// outside of the known ranges. The address that clients call is the Service's own, so neither the guard nor the
 /// policy, where it opens the outside for a host, would see it.
 pub(super) fn led_outside(service: &ObjectName, facts: &Facts) -> Option<std::net::IpAddr> {
     let own = facts.own_ranges();
@@ -192,7 +193,7 @@ fn open_service(
             return Err((
                 RefusalReason::AddressNotAllowed,
                 format!(
-                    "Service {service} selects pods, and an EndpointSlice that somebody wrote leads it to {address}, outside of the cluster: with a declared host, that would be let through; delete the slice (kubectl get endpointslices -n {} -l kubernetes.io/service-name={})",
+                    "Service {service} selects pods, and an EndpointSlice leads it to {address}, outside of the cluster: with a declared host, that would be let through; delete the slice that somebody wrote (kubectl get endpointslices -n {} -l kubernetes.io/service-name={}), or, if it is a pod's address, name its range in the chart's cluster.podRanges",
                     service.namespace, service.name
                 ),
             ));

@@ -370,6 +370,25 @@ dataSources:
         })
         .await;
 
+        // Whoever writes a slice chooses its labels.
+        let declared = async |source: &str| {
+            let map = world.guard_policy(&own, "bot").await.unwrap_or_default();
+            map["destinations"].as_array().into_iter().flatten().any(|destination| destination["source"] == source)
+        };
+        assert!(declared("db").await && declared("help").await);
+        let mut disguised = slice("203.0.113.99");
+        disguised["metadata"]["name"] = json!("db-2");
+        disguised["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("endpointslice-controller.k8s.io");
+        world.admin.apply(disguised).await.unwrap();
+        let message = world.condition(&own, "bot", "Accepted", "False", "AddressNotAllowed").await;
+        assert!(message.contains("203.0.113.99:5432"), "{message}");
+        eventually("no guard connects to the Service", || async {
+            check(!declared("db").await && declared("help").await, || "it still does".to_owned())
+        })
+        .await;
+        world.admin.delete("EndpointSlice", &own, "db-2").await.unwrap();
+        world.is_ready(&own, "bot").await;
+
         // Named like everything of this world: its proxy shows them to nobody else's operator.
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": world.name("node")}, "spec": {"podCIDR": "192.0.2.0/28", "podCIDRs": ["192.0.2.0/28"]}});
         followed("a Node's pod range", node, &|blocks| excepted(blocks, "192.0.2.0/28")).await;
