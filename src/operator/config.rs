@@ -200,7 +200,7 @@ impl Default for Lease {
 impl Default for Dns {
     fn default() -> Self {
         let service = |namespace: &str, name: &str| DnsService { namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { services: vec![service("kube-system", "kube-dns"), service("openshift-dns", "dns-default")], addresses: Vec::new() }
+        Self { services: vec![service("kube-system", "kube-dns")], addresses: Vec::new() }
     }
 }
 

@@ -21,8 +21,8 @@ use crate::scope::{ObjectName, parse_block};
 /// The label by which an EndpointSlice names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// Services which are the cluster's DNS when nothing says otherwise: namespace and name.
-pub const DNS_SERVICES: [(&str, &str); 2] = [("kube-system", "kube-dns"), ("openshift-dns", "dns-default")];
+/// Services which are the cluster's DNS when nothing says otherwise: namespace and name. None in a namespace that somebody else could make.
+pub const DNS_SERVICES: [(&str, &str); 1] = [("kube-system", "kube-dns")];
 
 /// A Service.
 pub fn service(service: &Service) -> (ObjectName, ServiceFact) {
