@@ -25,6 +25,9 @@ pub enum Key {
     Namespace(String),
 }
 
+/// Where the cluster's own pods run.
+pub const SYSTEM_NAMESPACE: &str = "kube-system";
+
 /// What the admin says of the cluster beside what is found.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -34,6 +37,8 @@ pub struct Settings {
     pub dns_services: Vec<ObjectName>,
     pub dns_addresses: Vec<IpAddr>,
     pub domain: DomainName,
+    /// Where the operator is.
+    pub namespace: String,
     /// None: there are no guards.
     pub channel: Option<ChannelFact>,
 }
@@ -147,8 +152,10 @@ impl World {
         &self.ranges
     }
 
+    /// Whether the namespace is Remit's to hold. Never the cluster's own nor the operator's, whatever their labels: a slip must not cut off DNS.
     pub fn enrolled(&self, namespace: &str) -> bool {
-        self.namespaces.get(&namespace.to_owned()).is_some_and(|n| n.labels.get(api::ENROLLED_LABEL).is_some_and(|v| v == "true"))
+        let held = namespace != SYSTEM_NAMESPACE && namespace != self.settings.namespace;
+        held && self.namespaces.get(&namespace.to_owned()).is_some_and(|n| n.labels.get(api::ENROLLED_LABEL).is_some_and(|v| v == "true"))
     }
 
     pub fn on_service(&mut self, event: Event<(ObjectName, ServiceFact)>) -> BTreeSet<Key> {
@@ -285,7 +292,7 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, channel: _ } =
+        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, namespace: _, channel: _ } =
             &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
@@ -300,5 +307,20 @@ impl World {
         }
         self.ranges = ranges;
         self.all_workloads()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clusters_own_namespace_and_the_operators_are_never_enrolled() {
+        let mut world = World { settings: Settings { namespace: "remit-system".to_owned(), ..Settings::default() }, ..World::default() };
+        for name in ["support", "kube-system", "remit-system"] {
+            let labels = [(api::ENROLLED_LABEL.to_owned(), "true".to_owned())].into();
+            world.on_namespace(Event::Apply((name.to_owned(), NamespaceFact { labels, ..NamespaceFact::default() })));
+            assert_eq!(world.enrolled(name), name == "support", "{name}");
+        }
     }
 }

@@ -360,6 +360,7 @@ fn settings(config: &Config) -> Settings {
         dns_services: config.dns_services(),
         dns_addresses: config.dns.addresses.clone(),
         domain: config.cluster.domain.clone(),
+        namespace: config.namespace.clone(),
         channel: config.channel(),
     }
 }

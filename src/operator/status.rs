@@ -110,7 +110,10 @@ fn accepted(outcome: &Outcome<'_>) -> Said {
         Standing::NotEnrolled => Said::new(
             false,
             "NamespaceNotEnrolled",
-            format!("The namespace is not enrolled; its admin can label it {}=true", api::ENROLLED_LABEL),
+            format!(
+                "The namespace is not enrolled; its admin can label it {}=true (kube-system and the operator's own never are)",
+                api::ENROLLED_LABEL
+            ),
         ),
         Standing::Conflict { older } => Said::new(
             false,
