@@ -105,7 +105,12 @@ impl Counted {
         let more = without.saturating_sub(unguarded.len());
         let names = unguarded.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() };
         let (holds, reason, message) = match (matched, without, stale, refused_by) {
-            (0, ..) => (true, "NoPods", "No pod is governed at the moment".to_owned()),
+            (0, _, _, Some(level)) => (
+                false,
+                "PodSecurity",
+                format!("Pods with a guard are refused: the namespace's Pod Security level is {level}. Label it {POD_SECURITY}=privileged"),
+            ),
+            (0, _, _, None) => (true, "NoPods", "No pod is governed at the moment".to_owned()),
             (_, 1.., _, Some(level)) => (
                 false,
                 "PodSecurity",
@@ -216,6 +221,8 @@ mod tests {
             (&[Some(7), Some(7)], "privileged", "Guarded", "2/2", "every governed pod"),
             (&[Some(7), Some(6)], "privileged", "Stale", "1/2", "1 of 2 guards"),
             (&[Some(7), None], "privileged", "Unguarded", "1/2", "scope of bot-1; restart"),
+            (&[], "baseline", "PodSecurity", "0/0", "level is baseline"),
+            (&[], "restricted", "PodSecurity", "0/0", "pod-security.kubernetes.io/enforce=privileged"),
             (&[None; 5], "privileged", "Unguarded", "0/5", "bot-0, bot-1, bot-2 and 2 more"),
             (&[None], "baseline", "PodSecurity", "0/1", "level is baseline"),
             (&[None], "restricted", "PodSecurity", "0/1", "pod-security.kubernetes.io/enforce=privileged"),
