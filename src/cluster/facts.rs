@@ -12,7 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use kube::api::{DynamicObject, PartialObjectMeta};
 
 use super::table::Projection;
-use crate::api::{self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, FINALIZER, ScopeCeiling, ScopeCeilingSpec};
+use crate::api::{
+    self, AIWorkload, AIWorkloadSpec, AIWorkloadStatus, BREAK_GLASS_ANNOTATION, FINALIZER, RELEASE_ANNOTATION, ScopeCeiling,
+    ScopeCeilingSpec,
+};
 use crate::plan::{self, EndpointFact, FieldError, ManagedObject, Origin, ServiceFact};
 use crate::scope::{Ceiling, Mode, ObjectName, Scope, Selector, Unscoped};
 
@@ -22,7 +25,7 @@ pub const FIELD_MANAGER: &str = "remit";
 /// An AIWorkload, read once.
 #[derive(Clone, Debug)]
 pub struct WorkloadFact {
-    /// Without managedFields.
+    /// With what is kept of its metadata.
     pub object: AIWorkload,
     pub scope: Result<Scope, Vec<FieldError>>,
     /// Read by itself: also an otherwise invalid workload keeps others from its pods.
@@ -150,10 +153,46 @@ pub fn name(meta: &ObjectMeta) -> ObjectName {
     ObjectName::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
+/// What is kept of an AIWorkload's metadata: what is decided by, and nothing that its author could make long.
+fn kept(metadata: ObjectMeta) -> ObjectMeta {
+    let ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        generation,
+        creation_timestamp,
+        deletion_timestamp,
+        finalizers,
+        mut annotations,
+        deletion_grace_period_seconds: _,
+        generate_name: _,
+        labels: _,
+        managed_fields: _,
+        owner_references: _,
+        self_link: _,
+    } = metadata;
+    if let Some(annotations) = &mut annotations {
+        annotations.retain(|key, _| [RELEASE_ANNOTATION, BREAK_GLASS_ANNOTATION].contains(&key.as_str()));
+    }
+    ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        generation,
+        creation_timestamp,
+        deletion_timestamp,
+        finalizers,
+        annotations: annotations.filter(|annotations| !annotations.is_empty()),
+        ..ObjectMeta::default()
+    }
+}
+
 /// An AIWorkload.
 pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
-    let DynamicObject { types: _, mut metadata, data } = object;
-    metadata.managed_fields = None;
+    let DynamicObject { types: _, metadata, data } = object;
+    let metadata = kept(metadata);
     let status: Option<AIWorkloadStatus> = data.get("status").and_then(|s| serde_json::from_value(s.clone()).ok());
     let read: Result<AIWorkloadSpec, _> = serde_json::from_value(data.get("spec").cloned().unwrap_or_default());
     let key = name(&metadata);
@@ -181,7 +220,7 @@ pub fn workload(object: DynamicObject) -> (ObjectName, WorkloadFact) {
 
 /// An AIWorkload that could be read, e.g. an API server's answer.
 pub fn known_workload(mut object: AIWorkload) -> WorkloadFact {
-    object.metadata.managed_fields = None;
+    object.metadata = kept(object.metadata);
     let scope = plan::validate(&object);
     let selector = match &scope {
         Ok(scope) => Some(scope.selector.clone()),
@@ -290,6 +329,24 @@ mod tests {
         assert_eq!(key, ObjectName::new("a", "b"));
         assert!(fact.object.spec.suspend);
         assert!(fact.scope.unwrap_err()[0].message.contains("Telepathy"));
+    }
+
+    #[test]
+    fn nothing_long_is_kept_of_metadata() {
+        let long = "x".repeat(200_000);
+        let metadata = json!({
+            "namespace": "a", "name": "b", "uid": "u", "resourceVersion": "7", "generation": 3, "finalizers": [FINALIZER],
+            "labels": {"l": &long}, "annotations": {"kubectl.kubernetes.io/last-applied-configuration": &long, RELEASE_ANNOTATION: "true"},
+            "managedFields": [{"manager": &long}], "ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": &long, "uid": "u"}],
+        });
+        let spec = json!({"mode": "Enforce", "selector": {"matchLabels": {"app": "b"}}});
+        let (_, fact) = workload(dynamic(json!({"metadata": metadata, "spec": spec})));
+        let kept = serde_json::to_value(&fact.object.metadata).unwrap();
+        assert_eq!(
+            kept,
+            json!({"namespace": "a", "name": "b", "uid": "u", "resourceVersion": "7", "generation": 3, "finalizers": [FINALIZER],
+                "annotations": {RELEASE_ANNOTATION: "true"}})
+        );
     }
 
     #[test]

@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::api::DynamicObject;
 
-use super::facts::{self, WorkloadFact};
+use super::facts::WorkloadFact;
 use super::gather;
 use super::world::World;
 use crate::api;
@@ -62,8 +61,8 @@ impl Residents {
     }
 
     /// As they were just listed.
-    pub fn listed(objects: Vec<DynamicObject>, ceilings: Ceilings) -> Self {
-        let facts: Vec<_> = objects.into_iter().map(facts::workload).map(|(name, fact)| (name.name, Arc::new(fact))).collect();
+    pub fn listed(listed: Vec<(ObjectName, WorkloadFact)>, ceilings: Ceilings) -> Self {
+        let facts: Vec<_> = listed.into_iter().map(|(name, fact)| (name.name, Arc::new(fact))).collect();
         let contenders: Vec<Contender<'_>> = facts
             .iter()
             .filter_map(|(name, fact)| fact.contends().map(|(created, selector)| Contender { name, created, selector }))
@@ -118,9 +117,11 @@ impl Residents {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::DynamicObject;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cluster::facts;
 
     fn workload(name: &str, second: u8, metadata: Value, spec: Value) -> DynamicObject {
         let mut all = json!({"name": name, "namespace": "support", "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")});
@@ -175,14 +176,15 @@ mod tests {
         ];
         for (what, objects, labels, expected) in cases {
             let labels = serde_json::from_value(labels.clone()).unwrap();
-            let found = match Residents::listed(objects.clone(), Ceilings::default()).selected(&labels) {
-                Selected::Nobody => String::new(),
-                Selected::By(scope) => scope.workload.name.clone(),
-                Selected::Stuck(Stuck { workload, selector, why }) => {
-                    assert!(selector.matches(&labels) && why.contains(';'), "{what}: {why}");
-                    format!("*{workload}")
-                }
-            };
+            let found =
+                match Residents::listed(objects.iter().cloned().map(facts::workload).collect(), Ceilings::default()).selected(&labels) {
+                    Selected::Nobody => String::new(),
+                    Selected::By(scope) => scope.workload.name.clone(),
+                    Selected::Stuck(Stuck { workload, selector, why }) => {
+                        assert!(selector.matches(&labels) && why.contains(';'), "{what}: {why}");
+                        format!("*{workload}")
+                    }
+                };
             assert_eq!(found, expected, "{what}");
             // The cache says the same.
             let mut world = World::default();
@@ -208,7 +210,7 @@ mod tests {
         for (classes, left) in [(json!(["Public"]), 0), (json!(["Public", "Restricted"]), 1)] {
             let ceiling = json!({"metadata": {"name": "c"}, "spec": {"namespaceSelector": {}, "classes": classes}});
             let (_, facts::CeilingFact { ceiling, .. }) = facts::ceiling(serde_json::from_value(ceiling).unwrap());
-            let residents = Residents::listed(vec![bot.clone()], Ceilings(vec![ceiling]));
+            let residents = Residents::listed(vec![facts::workload(bot.clone())], Ceilings(vec![ceiling]));
             match residents.selected(&[("app".to_owned(), "bot".to_owned())].into()) {
                 Selected::By(scope) => assert_eq!(scope.sources.len(), left, "{classes}"),
                 other => panic!("{other:?}"),

@@ -15,13 +15,15 @@ use kube::core::ApiResource;
 use tokio::sync::Semaphore;
 
 use crate::api::{AIWorkload, ENROLLED_LABEL, ScopeCeiling};
-use crate::cluster::facts;
+use crate::cluster::{WorkloadFact, facts};
 use crate::plan::Question;
-use crate::scope::{Ceiling, Ceilings};
+use crate::scope::{Ceiling, Ceilings, ObjectName};
 
 /// Questions asked at the same time: for one change, and for all. The API server counts them with everything else that the operator asks.
 const CONCURRENCY: usize = 16;
 const OF_ALL: usize = 32;
+/// AIWorkloads of a page: they may be as large as the API server takes them.
+const PAGE: u32 = 20;
 
 /// What is known of a namespace.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +42,7 @@ pub(super) trait Cluster: Send + Sync + 'static {
         questions: BTreeSet<Question>,
     ) -> impl Future<Output = Result<BTreeSet<Question>, kube::Error>> + Send;
     /// The AIWorkloads of a namespace as they are now, not as a cache has them.
-    fn workloads(&self, namespace: &str) -> impl Future<Output = Result<Vec<DynamicObject>, kube::Error>> + Send;
+    fn workloads(&self, namespace: &str) -> impl Future<Output = Result<Vec<(ObjectName, WorkloadFact)>, kube::Error>> + Send;
     /// A pod as it is now.
     fn pod(&self, namespace: &str, name: &str) -> impl Future<Output = Result<Option<Pod>, kube::Error>> + Send;
 }
@@ -82,11 +84,19 @@ impl Cluster for ApiServer {
         answers.buffer_unordered(CONCURRENCY).try_filter_map(|lacking| async move { Ok(lacking) }).try_collect().await
     }
 
-    async fn workloads(&self, namespace: &str) -> Result<Vec<DynamicObject>, kube::Error> {
+    async fn workloads(&self, namespace: &str) -> Result<Vec<(ObjectName, WorkloadFact)>, kube::Error> {
         let _place = self.room.acquire().await;
         let workloads: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<AIWorkload>(&()));
-        // Without a resource version: nothing that was written before the question is missing.
-        Ok(workloads.list(&ListParams::default()).await?.items)
+        let (mut all, mut page) = (Vec::new(), ListParams::default().limit(PAGE));
+        loop {
+            // Without a resource version: nothing that was written before the question is missing.
+            let listed = workloads.list(&page).await?;
+            all.extend(listed.items.into_iter().map(facts::workload));
+            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
     }
 
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<Pod>, kube::Error> {

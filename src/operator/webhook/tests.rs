@@ -28,7 +28,7 @@ use super::pods::Pods;
 use super::recorder::{Queue, Recorder};
 use super::server::{self, Certificates, certified};
 use crate::api::{FINALIZER, RELEASE_ANNOTATION};
-use crate::cluster::{SharedWorld, facts};
+use crate::cluster::{SharedWorld, WorkloadFact, facts};
 use crate::operator::{Config, Keys, Writers};
 use crate::plan::{Kind, ObjectKey, Question};
 use crate::scope::ObjectName;
@@ -61,9 +61,9 @@ impl Cluster for Fake {
         Ok(if user.username.as_deref() == Some("admin") { BTreeSet::new() } else { questions })
     }
 
-    async fn workloads(&self, _: &str) -> Result<Vec<DynamicObject>, kube::Error> {
+    async fn workloads(&self, _: &str) -> Result<Vec<(ObjectName, WorkloadFact)>, kube::Error> {
         self.trouble()?;
-        Ok(self.workloads.clone())
+        Ok(self.workloads.iter().cloned().map(facts::workload).collect())
     }
 
     async fn pod(&self, _: &str, name: &str) -> Result<Option<Pod>, kube::Error> {
