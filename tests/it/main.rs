@@ -26,6 +26,9 @@ mod api_tamper;
 #[cfg(feature = "operator")]
 #[path = "../bench/mod.rs"]
 mod bench;
+#[cfg(feature = "operator")]
+#[path = "../bench/policy.rs"]
+mod bench_policy;
 #[cfg(all(feature = "operator", feature = "guard"))]
 mod channel;
 mod chart;

@@ -68,6 +68,15 @@ pub fn installed() -> (&'static Cluster, std::sync::RwLockReadGuard<'static, ()>
 }
 
 impl Cluster {
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Where the logs of the pods lie.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("target/cluster/state/varlog/pods")
+    }
+
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
