@@ -83,9 +83,9 @@ impl Residents {
     /// Whether the pods of this AIWorkload may be debugged now.
     pub fn debugging(&self, workload: &str, now: Timestamp) -> Debugging {
         let of = self.workloads.iter().find(|resident| resident.name == workload);
-        match of.and_then(|resident| BreakGlass::of(resident.fact.object.metadata.annotations.as_ref())) {
-            Some(exception) if exception.lasts(now) => Debugging::Allowed,
-            _ => Debugging::Refused,
+        match of.and_then(|resident| BreakGlass::lasting(resident.fact.object.metadata.annotations.as_ref(), now)) {
+            Some(_) => Debugging::Allowed,
+            None => Debugging::Refused,
         }
     }
 

@@ -26,7 +26,7 @@ mod unscoped;
 mod validate;
 
 pub use admit::{Admission, Debugging, Subject, admit, admit_ours, admit_unscoped, admit_update};
-pub use break_glass::BreakGlass;
+pub use break_glass::{BreakGlass, plain};
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};
 pub use conflict::{Contender, governing, seniority};
