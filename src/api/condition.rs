@@ -8,6 +8,8 @@ pub const APPLIED: &str = "Applied";
 pub const READY: &str = "Ready";
 /// A guard enforces the scope of every pod that it governs. Absent where the operator has no guards.
 pub const GUARDED: &str = "Guarded";
+/// Present only while true: an exception for debugging lasts.
+pub const BREAK_GLASS: &str = "BreakGlass";
 /// Present only while true (kstatus).
 pub const RECONCILING: &str = "Reconciling";
 /// Present only while true (kstatus): nothing moves until somebody changes something.

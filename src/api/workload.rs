@@ -356,7 +356,7 @@ pub struct AIWorkloadStatus {
     /// The pods that it governs, and their guards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodsStatus>,
-    /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Guarded: a guard enforces the scope of every governed pod. Reconciling and Stalled as kstatus reads them.
+    /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Guarded: a guard enforces the scope of every governed pod. BreakGlass, only while it lasts: an exception for debugging, until when, by whom and why. Reconciling and Stalled as kstatus reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

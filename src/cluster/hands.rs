@@ -18,11 +18,11 @@ use kube::core::Selector;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::facts::{self, FIELD_MANAGER, Live};
 use super::world::{Key, SharedWorld};
-use crate::api::{AIWorkload, AIWorkloadStatus};
+use crate::api::{AIWorkload, AIWorkloadStatus, BREAK_GLASS_ANNOTATION};
 use crate::plan::{Kind, ManagedObject, ObjectKey};
 use crate::scope::ObjectName;
 
@@ -30,6 +30,8 @@ use crate::scope::ObjectName;
 pub const STATUS_MANAGER: &str = "remit-status";
 /// Field manager of the finalizer.
 pub const FINALIZER_MANAGER: &str = "remit-finalizer";
+/// Field manager of an exception's end.
+pub const BREAK_GLASS_MANAGER: &str = "remit-break-glass";
 
 /// What the storage behind the API server says of an object that it cannot take.
 const TOO_LARGE: [&str; 2] = ["request is too large", "message larger than max"];
@@ -283,9 +285,19 @@ impl Hands {
 
     /// Sets the finalizers of a workload. Returns who needs a look because somebody else changed something as well.
     pub async fn set_finalizers(&self, workload: &AIWorkload, finalizers: &[String]) -> Answer<BTreeSet<Key>> {
+        self.set_metadata(workload, FINALIZER_MANAGER, json!({"finalizers": finalizers})).await
+    }
+
+    /// Takes the exception for debugging off a workload, if nobody has changed anything since: it may be a newer one.
+    pub async fn end_exception(&self, workload: &AIWorkload) -> Answer<BTreeSet<Key>> {
+        self.set_metadata(workload, BREAK_GLASS_MANAGER, json!({"annotations": {BREAK_GLASS_ANNOTATION: null}})).await
+    }
+
+    async fn set_metadata(&self, workload: &AIWorkload, manager: &str, mut metadata: Value) -> Answer<BTreeSet<Key>> {
         let name = facts::name(&workload.metadata);
-        let patch = json!({"metadata": {"resourceVersion": workload.metadata.resource_version, "finalizers": finalizers}});
-        let parameters = PatchParams { field_manager: Some(FINALIZER_MANAGER.to_owned()), ..PatchParams::default() };
+        metadata["resourceVersion"] = json!(workload.metadata.resource_version);
+        let patch = json!({"metadata": metadata});
+        let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
         let api = self.workloads(&name.namespace);
         let answer = self.write("AIWorkload", "patch", api.patch(&name.name, &parameters, &Patch::Merge(&patch))).await?;
         Ok(self.world.write().put_workload(name, facts::known_workload(answer)))

@@ -8,7 +8,7 @@ use super::metrics::Metrics;
 use crate::plan::{Kind, ObjectKey};
 
 /// Notes may have at most 1024 bytes.
-const NOTE: usize = 1000;
+pub const NOTE: usize = 1000;
 
 #[derive(Clone)]
 pub struct Events {
@@ -27,7 +27,7 @@ impl Events {
         self.publish(EventType::Warning, about, related.map(reference), reason, action, note).await;
     }
 
-    /// Something that was to be.
+    /// Something that is as it should be.
     pub async fn tell(&self, about: &ObjectReference, related: Option<ObjectReference>, reason: &str, action: &str, note: &str) {
         self.publish(EventType::Normal, about, related, reason, action, note).await;
     }

@@ -42,13 +42,14 @@ pub struct Metrics {
     writes: Family<Write, Counter>,
     tampering: Family<Kind, Counter>,
     workloads: Family<Ready, Gauge>,
+    exceptions: Gauge,
     queue: Gauge,
     leader: Gauge,
 }
 
 impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
-        let Self { reconciles, errors, writes, tampering, workloads, queue, leader } = self;
+        let Self { reconciles, errors, writes, tampering, workloads, exceptions, queue, leader } = self;
         registry.register("remit_reconciles", "Reconciles by result", reconciles.clone());
         registry.register("remit_reconcile_errors", "What went wrong in reconciles, by reason", errors.clone());
         registry.register("remit_writes", "Writes that the API server accepted, by kind and verb", writes.clone());
@@ -58,6 +59,7 @@ impl Metrics {
             tampering.clone(),
         );
         registry.register("remit_workloads", "AIWorkloads by their condition Ready", workloads.clone());
+        registry.register("remit_break_glass", "AIWorkloads whose pods may be debugged (kubectl remit break-glass)", exceptions.clone());
         registry.register("remit_queue_length", "Keys that wait for a reconcile or are in one", queue.clone());
         registry.register("remit_leader", "1 while this process holds the lease", leader.clone());
         // Series that an alert rests on exist from the start.
@@ -88,6 +90,11 @@ impl Metrics {
 
     pub fn queued(&self, length: usize) {
         self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
+    /// How many exceptions for debugging last.
+    pub fn exceptions(&self, count: usize) {
+        self.exceptions.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many workloads have each status of Ready.

@@ -1,5 +1,6 @@
 //! The operator: AIWorkloads become what the cluster holds.
 
+mod break_glass;
 pub mod channel;
 pub mod config;
 mod deletion;

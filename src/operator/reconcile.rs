@@ -60,6 +60,22 @@ pub enum Next {
     After(Duration),
     /// With growing delay.
     Retry,
+    /// With growing delay, but after so long at the latest.
+    RetryWithin(Duration),
+}
+
+impl Next {
+    /// What serves both.
+    pub fn and(self, other: Self) -> Self {
+        use Next::{After, Change, Retry, RetryWithin};
+        match (self, other) {
+            (Change, next) | (next, Change) => next,
+            (After(one), After(two)) => After(one.min(two)),
+            (Retry, Retry) => Retry,
+            (Retry, After(most) | RetryWithin(most)) | (After(most) | RetryWithin(most), Retry) => RetryWithin(most),
+            (RetryWithin(one), After(two) | RetryWithin(two)) | (After(one), RetryWithin(two)) => RetryWithin(one.min(two)),
+        }
+    }
 }
 
 /// Step 3's result: what the cluster should hold.
@@ -104,6 +120,11 @@ impl Reconciler {
 
     /// One reconcile of one workload.
     pub async fn workload(&self, name: &ObjectName) -> Next {
+        let exception = self.break_glass(name).await;
+        self.scope(name).await.and(exception)
+    }
+
+    async fn scope(&self, name: &ObjectName) -> Next {
         let gathered = gather(&self.world.read(), name);
         let Some(workload) = gathered.workload.clone() else { return self.orphans(&gathered).await };
         let standing = match validate(&gathered, &workload) {
@@ -249,6 +270,21 @@ impl Reconciler {
         }
     }
 
+    pub async fn write_status(&self, workload: &AIWorkload, status: &api::AIWorkloadStatus) -> Written {
+        match self.hands.set_status(workload, status).await {
+            Ok(keys) => {
+                self.changed(keys);
+                Written::Yes
+            }
+            Err(error) if error.is_not_found() => Written::Gone,
+            Err(error) => {
+                tracing::warn!(workload = %cluster::facts::name(&workload.metadata), error = error.message(), "could not write the status");
+                self.metrics.failed("Status");
+                Written::Failed
+            }
+        }
+    }
+
     /// Writes the status if it is not so already. Returns whether it is so now.
     pub async fn say(&self, workload: &AIWorkload, outcome: &Outcome<'_>) -> bool {
         let current = workload.status.as_ref();
@@ -256,14 +292,10 @@ impl Reconciler {
         if status::is_written(&wanted, current) {
             return true;
         }
-        match self.hands.set_status(workload, &wanted).await {
-            Ok(keys) => self.changed(keys),
-            Err(error) if error.is_not_found() => return true,
-            Err(error) => {
-                tracing::warn!(workload = %cluster::facts::name(&workload.metadata), error = error.message(), "could not write the status");
-                self.metrics.failed("Status");
-                return false;
-            }
+        match self.write_status(workload, &wanted).await {
+            Written::Yes => {}
+            Written::Gone => return true,
+            Written::Failed => return false,
         }
         let ready = |status: &api::AIWorkloadStatus| api::condition(&status.conditions, api::READY).cloned();
         if let Some(now) = ready(&wanted).filter(|now| now.status != "True" && outcome.waiting.is_none())
@@ -273,6 +305,15 @@ impl Reconciler {
         }
         true
     }
+}
+
+/// What came of writing a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Yes,
+    /// There is no such AIWorkload any more.
+    Gone,
+    Failed,
 }
 
 /// Step 3, compile: what the cluster should hold. Pure but for the key. None: there is no key yet to sign with.
@@ -340,6 +381,24 @@ mod tests {
     use super::*;
     use crate::plan::Origin;
     use crate::policy::signed::Trust;
+
+    #[test]
+    fn the_sooner_of_two_counts() {
+        use Next::{After, Change, Retry, RetryWithin};
+        let [one, two] = [1, 2].map(Duration::from_secs);
+        for (a, b, both) in [
+            (Change, Change, Change),
+            (Change, After(one), After(one)),
+            (Change, Retry, Retry),
+            (After(one), After(two), After(one)),
+            (After(one), Retry, RetryWithin(one)),
+            (Retry, Retry, Retry),
+            (RetryWithin(two), After(one), RetryWithin(one)),
+            (RetryWithin(one), Retry, RetryWithin(one)),
+        ] {
+            assert_eq!((a.and(b), b.and(a)), (both, both), "{a:?}, {b:?}");
+        }
+    }
 
     #[test]
     fn policies_are_signed_and_nothing_else_needs_the_key() {

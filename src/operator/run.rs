@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::client::ClientBuilder;
 use prometheus_client::registry::Registry;
@@ -25,7 +26,8 @@ use super::queue::Queue;
 use super::reconcile::{Next, Reconciler};
 use super::{Keys, Writers, channel, policies, webhook};
 use crate::api;
-use crate::cluster::{Clients, Hands, Key, Settings, SharedWorld, watch};
+use crate::cluster::{Clients, Hands, Key, Settings, SharedWorld, WorkloadFact, watch};
+use crate::plan::BreakGlass;
 use crate::scope::ObjectName;
 
 /// Reconciles at once.
@@ -276,10 +278,11 @@ fn workers(
                 let again = {
                     let mut attempts = attempts.lock().unwrap_or_else(PoisonError::into_inner);
                     match next {
-                        Next::Retry => {
+                        Next::Retry | Next::RetryWithin(_) => {
                             let attempt = attempts.entry(key.clone()).or_default();
                             *attempt += 1;
-                            Some(backoff(*attempt))
+                            let most = if let Next::RetryWithin(most) = next { most } else { LAST_RETRY };
+                            Some(backoff(*attempt).min(most))
                         }
                         Next::After(delay) => Some(delay),
                         Next::Change => {
@@ -289,7 +292,7 @@ fn workers(
                     }
                 };
                 metrics.reconciled(match next {
-                    Next::Retry => "retry",
+                    Next::Retry | Next::RetryWithin(_) => "retry",
                     Next::After(_) => "wait",
                     Next::Change => "done",
                 });
@@ -346,6 +349,9 @@ fn answers(
             }
         }
         metrics.workloads(counts);
+        let now = Timestamp::now();
+        let lasts = |fact: &WorkloadFact| BreakGlass::lasting(fact.object.metadata.annotations.as_ref(), now).is_some();
+        metrics.exceptions(world.read().workloads.iter().filter(|(_, fact)| lasts(fact)).count());
         metrics.queued(queue.len());
         metrics::text(&registry)
     };

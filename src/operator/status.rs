@@ -13,6 +13,8 @@ use crate::api::{self, AIWorkloadStatus};
 use crate::cluster::Failure;
 use crate::plan::{Refusal, RefusalReason};
 
+/// Other types are others' affair.
+const OURS: [&str; 7] = [api::ACCEPTED, api::APPLIED, api::READY, api::GUARDED, api::BREAK_GLASS, api::RECONCILING, api::STALLED];
 /// The most bytes of a message.
 const MESSAGE: usize = 4096;
 
@@ -47,7 +49,7 @@ impl Said {
     }
 }
 
-/// The status to be there, given the one that is.
+/// The status to be there, given the one that is. Of exceptions it says what was said: see [`super::break_glass`].
 pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Timestamp) -> AIWorkloadStatus {
     let accepted = accepted(outcome);
     let applied = applied(outcome);
@@ -83,6 +85,8 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
         }
     });
     let mut conditions: Vec<Condition> = conditions.collect();
+    let exception = current.and_then(|c| api::condition(&c.conditions, api::BREAK_GLASS)).cloned();
+    conditions.extend(exception.map(|c| Condition { observed_generation: outcome.generation, ..c }));
     let pods = match &outcome.guards {
         Guards::None => None,
         Guards::NotYet => {
@@ -94,15 +98,22 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
     AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), pods, conditions }
 }
 
-/// Whether the status that is there needs no writing. Conditions of types that are not ours are others' affair.
+/// What is there, with another condition BreakGlass, or none.
+pub fn with_exception(current: Option<&AIWorkloadStatus>, exception: Option<Condition>) -> AIWorkloadStatus {
+    let mut status = current.cloned().unwrap_or_default();
+    status.conditions.retain(|c| OURS.contains(&c.type_.as_str()) && c.type_ != api::BREAK_GLASS);
+    status.conditions.extend(exception);
+    status
+}
+
+/// Whether the status that is there needs no writing.
 pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>) -> bool {
     let Some(current) = current else { return false };
     let AIWorkloadStatus { observed_generation, scope_digest, pods, conditions } = wanted;
-    let ours = [api::ACCEPTED, api::APPLIED, api::READY, api::GUARDED, api::RECONCILING, api::STALLED];
     *observed_generation == current.observed_generation
         && *scope_digest == current.scope_digest
         && *pods == current.pods
-        && ours.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
+        && OURS.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
 }
 
 fn accepted(outcome: &Outcome<'_>) -> Said {
@@ -160,7 +171,7 @@ fn bounded(mut message: String) -> String {
 }
 
 /// As it is stored.
-fn whole_seconds(time: Timestamp) -> Timestamp {
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
@@ -249,6 +260,24 @@ mod tests {
         let mut foreign = first.clone();
         foreign.conditions.push(Condition { type_: "Theirs".into(), ..first.conditions[0].clone() });
         assert!(is_written(&same, Some(&foreign)));
+    }
+
+    #[test]
+    fn an_exception_stays_as_it_was_said_and_nothing_else_changes_with_it() {
+        let (scope, now) = (scope(), Timestamp::UNIX_EPOCH);
+        let plain = status(&outcome(Standing::Enforce(&scope)), None, now);
+        let exception = Condition { type_: api::BREAK_GLASS.into(), message: "m".into(), ..plain.conditions[0].clone() };
+        let mut foreign = plain.clone();
+        foreign.conditions.push(Condition { type_: "Theirs".into(), ..plain.conditions[0].clone() });
+        let shown = with_exception(Some(&foreign), Some(exception.clone()));
+        let both = [plain.conditions.as_slice(), std::slice::from_ref(&exception)].concat();
+        assert_eq!(shown.conditions, both, "theirs is not taken over");
+        assert!(!is_written(&shown, Some(&plain)) && !is_written(&plain, Some(&shown)));
+        let later = status(&Outcome { generation: Some(4), ..outcome(Standing::NotEnrolled) }, Some(&shown), now);
+        let kept = api::condition(&later.conditions, api::BREAK_GLASS);
+        assert_eq!(kept, Some(&Condition { observed_generation: Some(4), ..exception }));
+        assert_eq!(with_exception(Some(&shown), None), plain);
+        assert_eq!(with_exception(None, None), AIWorkloadStatus::default());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "operator")]
 mod api_admission;
+#[cfg(feature = "operator")]
+mod api_break_glass;
 #[cfg(all(feature = "operator", feature = "guard"))]
 mod api_channel;
 #[cfg(feature = "operator")]
