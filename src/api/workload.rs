@@ -353,6 +353,9 @@ pub struct AIWorkloadStatus {
     /// Digest of the scope as it is held, after ceilings. Equal digests mean equal scopes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope_digest: Option<String>,
+    /// Since when it is in Enforce. Pods that are older were never judged by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforced_since: Option<Time>,
     /// The pods that it governs, and their guards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodsStatus>,
@@ -372,10 +375,13 @@ pub struct PodsStatus {
     /// Those whose guard was heard of within the last minute and enforces a policy.
     #[serde(default)]
     pub guarded: i32,
+    /// Those with a guard that are older than Enforce: what their templates ask for was never refused.
+    #[serde(default)]
+    pub unjudged: i32,
     /// Those whose guard enforces another policy than the current one.
     #[serde(default)]
     pub stale: i32,
-    /// How many guards enforce the current policy, of how many pods: for people.
+    /// How many pods were judged and have a guard that enforces the current policy, of how many: for people.
     #[serde(default)]
     pub summary: String,
     /// The pod that was evicted last, to be replaced by one with a guard (unguardedPods: Evict).

@@ -65,6 +65,8 @@ pub struct NamespaceFact {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodFact {
     pub uid: String,
+    /// In seconds.
+    pub created: i64,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -290,8 +292,9 @@ pub fn namespace(object: Namespace) -> (String, NamespaceFact) {
 /// A Pod, of which the metadata are enough.
 pub fn pod(object: PartialObjectMeta<Pod>) -> (ObjectName, PodFact) {
     let key = name(&object.metadata);
-    let ObjectMeta { uid, labels, .. } = object.metadata;
-    (key, PodFact { uid: uid.unwrap_or_default(), labels: labels.unwrap_or_default() })
+    let ObjectMeta { uid, labels, creation_timestamp, .. } = object.metadata;
+    let created = creation_timestamp.map_or(0, |time| time.0.as_second());
+    (key, PodFact { uid: uid.unwrap_or_default(), created, labels: labels.unwrap_or_default() })
 }
 
 /// A Node.

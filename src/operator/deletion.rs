@@ -54,6 +54,7 @@ pub async fn hold(r: &Reconciler, gathered: &Gathered, workload: &WorkloadFact, 
             );
             let outcome = Outcome {
                 generation: workload.object.metadata.generation,
+                created: workload.object.metadata.creation_timestamp.as_ref().map(|time| time.0),
                 standing,
                 digest: None,
                 suspended: workload.object.spec.suspend,

@@ -36,6 +36,8 @@ pub struct Counted {
     pub matched: usize,
     pub guarded: usize,
     pub stale: usize,
+    /// With a guard, and older than Enforce.
+    pub unjudged: usize,
     /// Some of those without a guard.
     pub unguarded: Vec<String>,
     /// The level of Pod Security that keeps guards out.
@@ -61,13 +63,16 @@ pub fn guards(
     if world.settings.channel.is_none() {
         return Guards::None;
     }
-    let selector = world.workloads.get(workload).and_then(|fact| fact.selector.as_ref());
+    let fact = world.workloads.get(workload);
+    let selector = fact.and_then(|fact| fact.selector.as_ref());
+    let since = fact.and_then(|fact| fact.object.status.as_ref()?.enforced_since.as_ref()).map_or(0, |since| since.0.as_second());
     let Some(selector) = selector.filter(|_| world.pods.is_ready()) else { return Guards::NotYet };
     let label = world.namespaces.get(&workload.namespace).and_then(|namespace| namespace.labels.get(POD_SECURITY));
     let mut counted = Counted {
         matched: 0,
         guarded: 0,
         stale: 0,
+        unjudged: 0,
         unguarded: Vec::new(),
         refused_by: label.filter(|level| TOO_STRICT.contains(&level.as_str())).cloned(),
     };
@@ -76,7 +81,9 @@ pub fn guards(
         match collected.enforced(&pod.uid, workload, now) {
             Some(enforced) => {
                 counted.guarded += 1;
-                counted.stale += usize::from(current != Some(&enforced.edition));
+                let stale = current != Some(&enforced.edition);
+                counted.stale += usize::from(stale);
+                counted.unjudged += usize::from(!stale && pod.created < since);
             }
             None if counted.unguarded.len() < NAMED => counted.unguarded.push(name.name.clone()),
             None => {}
@@ -88,19 +95,20 @@ pub fn guards(
 
 impl Counted {
     pub fn status(&self, replacement: Option<&Replacement>) -> PodsStatus {
-        let Self { matched, guarded, stale, unguarded: _, refused_by: _ } = self;
+        let Self { matched, guarded, stale, unjudged, unguarded: _, refused_by: _ } = self;
         let number = |count: &usize| i32::try_from(*count).unwrap_or(i32::MAX);
         PodsStatus {
             matched: number(matched),
             guarded: number(guarded),
             stale: number(stale),
-            summary: format!("{}/{matched}", guarded.saturating_sub(*stale)),
+            unjudged: number(unjudged),
+            summary: format!("{}/{matched}", guarded.saturating_sub(*stale).saturating_sub(*unjudged)),
             replacing: replacement.and_then(|replacement| replacement.last.clone()),
         }
     }
 
     pub fn words(&self, replacement: Option<&Replacement>) -> Words {
-        let Self { matched, guarded, stale, unguarded, refused_by } = self;
+        let Self { matched, guarded, stale, unjudged, unguarded, refused_by } = self;
         let without = matched.saturating_sub(*guarded);
         let more = without.saturating_sub(unguarded.len());
         let names = unguarded.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -123,6 +131,16 @@ impl Counted {
                 (false, "Unguarded", format!("No guard enforces the scope of {names}; {remedy}"))
             }
             (_, 0, 1.., _) => (false, "Stale", format!("{stale} of {guarded} guards do not enforce the current policy yet")),
+            (_, 0, 0, _) if *unjudged > 0 => {
+                let remedy = replacement.map_or("restart them: kubectl rollout restart", |replacement| &replacement.words);
+                (
+                    false,
+                    "NotJudged",
+                    format!(
+                        "{unjudged} of {matched} pods are older than mode Enforce: their guards enforce the scope, and nothing that their templates ask for was refused; {remedy}"
+                    ),
+                )
+            }
             (_, 0, 0, _) => (true, "Guarded", "A guard enforces the scope of every governed pod".to_owned()),
         };
         Words { holds, reason, message }
@@ -212,6 +230,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_older_than_enforce_was_not_judged() {
+        let (bot, now, collected) = (ObjectName::new("a", "bot"), Instant::now(), Collected::default());
+        let channel = ChannelFact { service: ObjectName::new("remit-system", "remit-guards"), port: 9444 };
+        let world = world("privileged", Some(channel));
+        let workload = json!({"metadata": {"namespace": "a", "name": "bot"}, "spec": {"mode": "Enforce", "selector": {"matchLabels": {"app": "bot"}}},
+            "status": {"enforcedSince": "1970-01-01T00:00:02Z"}});
+        world.write().on_workload(Event::Apply(facts::workload(serde_json::from_value(workload).unwrap())));
+        for (made, unjudged, reason, summary) in [(3, 0, "Guarded", "1/1"), (2, 0, "Guarded", "2/2"), (1, 1, "NotJudged", "2/3")] {
+            let (name, uid) = (ObjectName::new("a", format!("bot-{made}")), format!("u{made}"));
+            let labels = [("app".to_owned(), "bot".to_owned())].into();
+            world.write().on_pod(Event::Apply((name.clone(), PodFact { uid: uid.clone(), created: made, labels })));
+            let enforced = Some(Enforced { edition: edition(7), mode: Mode::Enforce });
+            let report = Report { format: REPORT_FORMAT, version: "1".into(), enforced, denials: Default::default(), up_seconds: 0 };
+            collected.report(&uid, &name, &bot, &report, now);
+            let Guards::Known(counted) = guards(&world.read(), &collected, &bot, Some(&edition(7)), GRACE, now) else { panic!("{made}") };
+            let said = counted.words(None);
+            assert_eq!((counted.unjudged, said.reason, counted.status(None).summary.as_str()), (unjudged, reason, summary));
+        }
+    }
+
+    #[test]
     fn what_is_said_of_pods() {
         let bot = ObjectName::new("a", "bot");
         let channel = || Some(ChannelFact { service: ObjectName::new("remit-system", "remit-guards"), port: 9444 });
@@ -233,7 +272,7 @@ mod tests {
             for (n, serial) in pods.iter().enumerate() {
                 let (name, uid) = (ObjectName::new("a", format!("bot-{n}")), format!("u{n}"));
                 let labels = [("app".to_owned(), "bot".to_owned())].into();
-                world.write().on_pod(Event::Apply((name.clone(), PodFact { uid: uid.clone(), labels })));
+                world.write().on_pod(Event::Apply((name.clone(), PodFact { uid: uid.clone(), created: n as i64, labels })));
                 if let Some(serial) = serial {
                     let enforced = Some(Enforced { edition: edition(*serial), mode: Mode::Enforce });
                     let report =

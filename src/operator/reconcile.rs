@@ -162,6 +162,7 @@ impl Reconciler {
         };
         let outcome = Outcome {
             generation: workload.object.metadata.generation,
+            created: workload.object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             digest: planned.digest,
             suspended: workload.object.spec.suspend,
             refusals: &planned.refusals,

@@ -32,12 +32,15 @@ pub async fn step(r: &Reconciler, workload: &WorkloadFact, guards: &Guards) -> O
     let Guards::Known(counted) = guards else { return None };
     let asked = workload.object.spec.unguarded_pods == UnguardedPods::Evict;
     // Where guards are refused, so would be what comes instead.
-    if !asked || counted.guarded >= counted.matched || counted.refused_by.is_some() {
+    if !asked || (counted.guarded >= counted.matched && counted.unjudged == 0) || counted.refused_by.is_some() {
         return None;
     }
     let scope = workload.scope.as_ref().ok()?;
     match r.hands.pods(&scope.workload.namespace, &scope.selector).await {
-        Ok(pods) => Some(replace::next(&pods, last(workload), Timestamp::now())),
+        Ok(pods) => {
+            let enforced = workload.object.status.as_ref().and_then(|status| status.enforced_since.as_ref()).map(|since| since.0);
+            Some(replace::next(&pods, last(workload), enforced, Timestamp::now()))
+        }
         Err(error) => {
             tracing::warn!(workload = %scope.workload, error = error.message(), "could not look for pods without a guard");
             r.metrics.failed("Pods");

@@ -22,6 +22,8 @@ const MESSAGE: usize = 4096;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome<'a> {
     pub generation: Option<i64>,
+    /// When the AIWorkload was made.
+    pub created: Option<Timestamp>,
     pub standing: Standing<'a>,
     /// Of the scope as it is held, if one is.
     pub digest: Option<String>,
@@ -95,7 +97,13 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
         }
         Guards::Known(counted) => Some(counted.status(outcome.replacement.as_ref())),
     };
-    AIWorkloadStatus { observed_generation: outcome.generation, scope_digest: outcome.digest.clone(), pods, conditions }
+    AIWorkloadStatus {
+        observed_generation: outcome.generation,
+        scope_digest: outcome.digest.clone(),
+        enforced_since: enforced_since(outcome, current, now),
+        pods,
+        conditions,
+    }
 }
 
 /// What is there, with another condition BreakGlass, or none.
@@ -109,11 +117,24 @@ pub fn with_exception(current: Option<&AIWorkloadStatus>, exception: Option<Cond
 /// Whether the status that is there needs no writing.
 pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>) -> bool {
     let Some(current) = current else { return false };
-    let AIWorkloadStatus { observed_generation, scope_digest, pods, conditions } = wanted;
+    let AIWorkloadStatus { observed_generation, scope_digest, enforced_since, pods, conditions } = wanted;
     *observed_generation == current.observed_generation
         && *scope_digest == current.scope_digest
+        && *enforced_since == current.enforced_since
         && *pods == current.pods
         && OURS.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
+}
+
+/// What was made in Enforce was judged from its beginning on.
+fn enforced_since(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Timestamp) -> Option<Time> {
+    match &outcome.standing {
+        Standing::Enforce(_) => current.and_then(|current| current.enforced_since.clone()).or_else(|| {
+            let begun = outcome.created.filter(|_| outcome.generation == Some(1)).unwrap_or(now);
+            Some(Time(whole_seconds(begun)))
+        }),
+        Standing::Observe(_) => None,
+        Standing::Invalid(_) | Standing::NotEnrolled | Standing::Conflict { older: _ } => current.and_then(|c| c.enforced_since.clone()),
+    }
 }
 
 fn accepted(outcome: &Outcome<'_>) -> Said {
@@ -199,6 +220,7 @@ mod tests {
     fn outcome(standing: Standing<'_>) -> Outcome<'_> {
         Outcome {
             generation: Some(3),
+            created: None,
             standing,
             digest: None,
             suspended: false,
@@ -278,6 +300,21 @@ mod tests {
         assert_eq!(kept, Some(&Condition { observed_generation: Some(4), ..exception }));
         assert_eq!(with_exception(Some(&shown), None), plain);
         assert_eq!(with_exception(None, None), AIWorkloadStatus::default());
+    }
+
+    #[test]
+    fn enforce_begins_with_the_aiworkload_or_with_the_change_to_it() {
+        let (scope, at) = (scope(), |second| Timestamp::from_second(second).unwrap());
+        let since = |standing, generation, current: Option<i64>| {
+            let current = current.map(|since| AIWorkloadStatus { enforced_since: Some(Time(at(since))), ..AIWorkloadStatus::default() });
+            let outcome = Outcome { generation: Some(generation), created: Some(at(10)), ..outcome(standing) };
+            status(&outcome, current.as_ref(), at(100)).enforced_since.map(|since| since.0.as_second())
+        };
+        assert_eq!(since(Standing::Enforce(&scope), 1, None), Some(10), "made so");
+        assert_eq!(since(Standing::Enforce(&scope), 2, None), Some(100), "changed to it");
+        assert_eq!(since(Standing::Enforce(&scope), 3, Some(50)), Some(50), "and stays");
+        assert_eq!(since(Standing::Invalid(&[]), 3, Some(50)), Some(50), "also while it is not valid");
+        assert_eq!(since(Standing::Observe(&scope), 3, Some(50)), None, "in Observe nothing is refused");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Pods without a guard get one by being replaced: which is evicted next.
+//! Pods without a guard get one by being replaced, and so do those that were never judged: which is evicted next.
 //!
 //! One at a time, and not one more before a pod with a guard is ready in the place of the last: where replacements cannot be made, or do
 //! not work under the scope, one pod is lost and the others stay. In: the pods that the AIWorkload selects, and the one that was evicted
@@ -36,10 +36,11 @@ pub enum Until {
     Replaced,
 }
 
-/// The next step. Pods that have ended are passed over.
-pub fn next(pods: &[Pod], last: Option<&Replacing>, now: Timestamp) -> Step {
+/// The next step. Pods that have ended are passed over; a guard counts in pods that are not older than Enforce.
+pub fn next(pods: &[Pod], last: Option<&Replacing>, enforced: Option<Timestamp>, now: Timestamp) -> Step {
     let running = || pods.iter().filter(|pod| !has_ended(pod));
-    let (guarded, without): (Vec<&Pod>, Vec<&Pod>) = running().partition(|pod| has_guard(pod));
+    let judged = |pod: &Pod| created(pod) >= enforced;
+    let (guarded, without): (Vec<&Pod>, Vec<&Pod>) = running().partition(|pod| has_guard(pod) && judged(pod));
     let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
     let mut candidates: Vec<(&Pod, &OwnerReference)> =
         without.iter().copied().filter(stays).filter_map(|pod| Some((pod, replaced_by(pod)?))).collect();
@@ -189,6 +190,7 @@ mod tests {
                 done(&["bare", "j", "x"]),
             ),
             ("some can be", vec!["bare old ready 1 -", b], None, first("b", "rs")),
+            ("a guard older than Enforce", vec!["o guarded ready 0 ReplicaSet/rs", b], None, first("o", "rs")),
             ("a guard starts", vec![a, "n guarded starting 9 ReplicaSet/other"], None, wait("n", Until::Ready)),
             ("a guard goes", vec![a, "n guarded going 9 ReplicaSet/rs"], None, first("a", "rs")),
             ("one goes", vec!["a old going 1 ReplicaSet/rs", b], was("a", 50), wait("a", Until::Gone)),
@@ -210,7 +212,7 @@ mod tests {
         ];
         for (what, pods, last, expected) in table {
             let pods: Vec<Pod> = pods.into_iter().map(pod).collect();
-            let step = next(&pods, last.as_ref(), at(100));
+            let step = next(&pods, last.as_ref(), Some(at(1)), at(100));
             assert_eq!(step, expected, "{what}");
             assert!(!step.words().is_empty());
         }
@@ -223,7 +225,7 @@ mod tests {
             let mut pods: Vec<Pod> = (0..5).map(|n| pod(&format!("p{n} old ready {n} ReplicaSet/rs"))).collect();
             let mut last = None;
             for second in 100..140 {
-                if let Step::Evict(next) = next(&pods, last.as_ref(), at(second)) {
+                if let Step::Evict(next) = next(&pods, last.as_ref(), None, at(second)) {
                     pods.retain(|pod| pod.metadata.uid.as_ref() != Some(&next.uid));
                     if comes {
                         pods.push(pod(&format!("n{second} guarded ready {second} ReplicaSet/rs")));
