@@ -74,6 +74,7 @@ seen() {
 
 guarded_pods() {
   local none='no guard is in place' own='the first init containers of a guarded pod' redirect=.spec.initContainers[0] guard=.spec.initContainers[1] source='.spec.volumes[0].projected.sources'
+  local user="names its user"
   judge "pods, no AIWorkload" $c "$plain" <<<'free | pass | .metadata.labels = {app: "bot"}'
   # Nobody answers for the webhook that judges AIWorkloads.
   local configuration
@@ -200,6 +201,14 @@ pod-group       | are kept for guards | .spec.securityContext.fsGroup = 20000000
 more-groups     | are kept for guards | .spec.securityContext.supplementalGroups = [7, 2000000007]
 below           | pass | .spec.containers[0].securityContext.runAsUser = 1999999999
 above           | pass | .spec.containers[0].securityContext.runAsUser = 2100000000
+any-user        | $user | del(.spec.containers[0].securityContext.runAsUser)
+init-any-user   | $user | .spec.initContainers += [.spec.containers[0] + {name: "init"} | del(.securityContext.runAsUser)]
+short-digest    | $user | del(.spec.containers[0].securityContext.runAsUser) | .spec.containers[0].image = "bot@sha256:$(printf %063d 1)"
+digest-amid     | $user | del(.spec.containers[0].securityContext.runAsUser) | .spec.containers[0].image = "bot@sha256:$(printf %064d 1)/x"
+by-digest       | pass | del(.spec.containers[0].securityContext.runAsUser) | .spec.containers[0].image = "bot:1@sha256:$(printf %064d 1)"
+user-of-pod     | pass | del(.spec.containers[0].securityContext.runAsUser) | .spec.securityContext.runAsUser = 1000
+too-long        | $user | del(.spec.containers[0].securityContext.runAsUser) | .spec.containers[0].image = "x" * 1000000
+too-many        | $user | .spec.containers += [range(100) as \$i | {name: "c\(\$i)", image: "x", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}}]
 processes       | shares neither the node | .spec.shareProcessNamespace = true
 user-namespace  | shares neither the node | .spec.hostUsers = false
 host-network    | shares neither the node~Pod Security | .spec.hostNetwork = true
@@ -217,6 +226,7 @@ CASES
 observed        | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed"
 its-app-as-was  | pass | .metadata.labels = {app: "observed"} | .spec.shareProcessNamespace = true
 guard-image     | must be as Remit injects them | .metadata.labels = {app: "observed"} | $guard.image = "evil"
+any-user        | pass | .metadata.labels = {app: "observed"} | del(.spec.containers[0].securityContext.runAsUser)
 CASES
 }
 
@@ -251,7 +261,7 @@ running_pods() {
   refuses "enters by an expression" "$enters" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold","ai":""}}}'
   passes "other labels" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold"}}}'
   passes "the kubelet writes the status" "${change[@]}" bot --subresource=status -p '{"status":{"phase":"Running"}}'
-  local container='{"spec":{"ephemeralContainers":[{"name":"d","image":"x","securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}'
+  local container='{"spec":{"ephemeralContainers":[{"name":"d","image":"x","securityContext":{"runAsUser":1000,"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]}}}]}}'
   for pod in bot older bare; do refuses "debugs $pod" "$debug" "${change[@]}" $pod --subresource=ephemeralcontainers -p "$container"; done
   with() { jq -c ".spec.ephemeralContainers[0] *= $1" <<<"$container"; }
   local guards='must not enter the guard, mount its volume'
@@ -260,6 +270,7 @@ running_pods() {
   refuses "debugs the guard" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers -p "$(with '{targetContainerName: "remit-guard"}')"
   refuses "mounts what the guard has" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers \
     -p "$(with '{volumeMounts: [{name: "remit-policy", mountPath: "/x"}]}')"
+  refuses "debugs with any user where there is an exception" 'must name its user' "${change[@]}" opened --subresource=ephemeralcontainers -p "$(jq -c 'del(.spec.ephemeralContainers[0].securityContext.runAsUser)' <<<"$container")"
   passes "debugs where there is an exception" "${change[@]}" opened --subresource=ephemeralcontainers -p "$container"
   passes "debugs a free pod" "${change[@]}" free --subresource=ephemeralcontainers -p "$container"
   refuses "debugs it with powers" 'Pod Security restricted: every container must set allowPrivilegeEscalation' "${change[@]}" free --subresource=ephemeralcontainers -p "$(jq -c '.spec.ephemeralContainers[0].securityContext.allowPrivilegeEscalation = true' <<<"$container")"

@@ -52,7 +52,8 @@ fn ours(pod: &Value) -> Vec<&str> {
 }
 
 fn spec(more: Value) -> Value {
-    let mut spec = json!({"containers": [{"name": "main", "image": "none.example.com/none:1"}], "terminationGracePeriodSeconds": 0});
+    let image = format!("none.example.com/none@sha256:{:064}", 1);
+    let mut spec = json!({"containers": [{"name": "main", "image": image}], "terminationGracePeriodSeconds": 0});
     spec.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
     spec
 }
@@ -122,7 +123,7 @@ fn pods_are_injected_and_templates_are_left_alone() {
         assert_eq!(deployed["spec"]["template"]["spec"].get("initContainers"), None);
         // A mutating webhook before ours put a container first, and somebody poses as ours.
         let foreign = json!([
-            {"name": "mesh-init", "image": "none.example.com/mesh:1"},
+            {"name": "mesh-init", "image": "none.example.com/mesh:1", "securityContext": {"runAsUser": 1337}},
             {"name": "remit-guard", "image": "none.example.com/evil:1", "restartPolicy": "Always"},
             {"name": "remit-redirect", "image": "none.example.com/evil:1", "args": ["redirect", "--uid=2000000001", "--gid=2000000001"]},
         ]);
@@ -166,6 +167,10 @@ fn what_would_go_round_the_guard_is_refused() {
             (json!({"hostNetwork": true}), ["spec.hostNetwork", "leave it out"]),
             (secret.clone(), ["Secret `other` is not declared", "to dataSources of AIWorkload `bot`"]),
             (json!({"securityContext": {"runAsUser": 2_000_000_007}}), ["spec.securityContext.runAsUser", "kept for guards"]),
+            (
+                json!({"containers": [{"name": "main", "image": "none.example.com/none:1"}], "schedulingGates": [{"name": "wait"}]}),
+                ["spec.containers[name=main].securityContext.runAsUser", "pull the image by digest"],
+            ),
         ] {
             refused(made(&dana, &own, "bot-", labels(), more).await, words[0], &words);
         }

@@ -251,7 +251,7 @@ fn judging(cached: &[DynamicObject], now: &[DynamicObject], away: bool, unscoped
 fn pod_of(labels: Value, secret: &str) -> Value {
     let volume = json!({"name": "key", "secret": {"secretName": secret}, "futureField": 1});
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "bot-", "labels": labels}, "spec": {
-        "serviceAccountName": "default", "containers": [{"name": "main", "image": "bot:1", "futureField": {"a": 1}}], "volumes": [volume]}})
+        "serviceAccountName": "default", "containers": [{"name": "main", "image": format!("bot@sha256:{:064}", 1), "futureField": {"a": 1}}], "volumes": [volume]}})
 }
 
 fn about(resource: &str, operation: &str, old: Option<Value>, new: Option<Value>) -> Value {

@@ -94,6 +94,24 @@ pub(super) fn probed_hosts(_: &Judged<'_>, listed: &Listed<'_>, errors: &mut Vec
     }
 }
 
+/// The guard's ids stand in the pod as soon as it is stored, and the kubelet pulls later: whoever can push what it pulls could give it these.
+/// Where the pod names the user the image cannot, and what a digest names was made before.
+pub(super) fn users_known(judged: &Judged<'_>, listed: &Listed<'_>, errors: &mut Vec<FieldError>) {
+    // An ephemeral container comes after the ids: `update` has its rule.
+    let Some(container) = listed.container else { return };
+    let of_pod = judged.spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let named = listed.security.and_then(|s| s.run_as_user).or(of_pod).is_some();
+    if !named && !container.image.as_deref().is_some_and(by_digest) {
+        let message = "name the user, or pull the image by digest (…@sha256:…): an image that is pushed once the pod is there could bear the guard's user, which everybody can read in it";
+        errors.push(error(format!("{}.securityContext.runAsUser", listed.path), message));
+    }
+}
+
+fn by_digest(image: &str) -> bool {
+    let digest = image.rsplit_once("@sha256:").map_or("", |(_, digest)| digest);
+    digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Variables come from what is declared (`volume::undeclared`), from the pod, or stand there.
 pub(super) fn variables(_: &Judged<'_>, listed: &Listed<'_>, errors: &mut Vec<FieldError>) {
     for variable in listed.container.iter().flat_map(|c| c.env.iter().flatten()) {

@@ -11,6 +11,9 @@ use crate::scope::Scope;
 pub const UID: u32 = 2_000_000_007;
 pub const GID: u32 = 2_000_000_008;
 
+/// An image that nobody can change.
+pub const IMAGE: &str = "registry.example.com/bot:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
 /// Objects of each kind, and no Kubernetes.
 pub const SPEC: &str = "
 selector: {matchLabels: {app: support-bot}}
@@ -62,7 +65,7 @@ pub fn bot() -> Value {
             "serviceAccount": "default",
             "containers": [{
                 "name": "bot",
-                "image": "registry.example.com/bot:1",
+                "image": IMAGE,
                 "args": ["bot"],
                 "env": [{"name": "MODE", "value": "friendly"}, {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
                 "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
@@ -113,8 +116,8 @@ pub fn put(at: &mut Value, pointer: &str, value: Value) {
 pub fn any_good_pod() -> impl Strategy<Value = Pod> {
     let token = json!({"name": "kube-api-access-x7k2p", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount", "readOnly": true});
     let init = vec![
-        json!({"name": "istio-init", "image": "istio", "args": ["first"]}),
-        json!({"name": "own-sidecar", "image": "cache", "restartPolicy": "Always", "volumeMounts": [token]}),
+        json!({"name": "istio-init", "image": IMAGE, "args": ["first"]}),
+        json!({"name": "own-sidecar", "image": IMAGE, "restartPolicy": "Always", "volumeMounts": [token]}),
         json!({"name": "migrate", "image": "migrate", "securityContext": {"runAsUser": 0, "capabilities": {"drop": ["NET_RAW"]}}}),
         json!({"name": "remit-redirect", "image": "evil", "args": ["redirect", "--uid=2000000001", "--gid=2000000001"]}),
         json!({"name": "remit-guard", "image": "evil", "command": ["sleep"]}),
@@ -154,7 +157,7 @@ pub fn any_good_pod() -> impl Strategy<Value = Pod> {
         value["spec"]["volumes"].as_array_mut().unwrap().extend(volumes);
         value["spec"]["containers"][0]["securityContext"] = context;
         if second {
-            put(&mut value, "/spec/containers/-", json!({"name": "second", "image": "second"}));
+            put(&mut value, "/spec/containers/-", json!({"name": "second", "image": IMAGE}));
         }
         pod(value)
     })

@@ -131,6 +131,7 @@ const CONTAINER_RULES: &[fn(&Judged<'_>, &Listed<'_>, &mut Vec<FieldError>)] = &
     container::host_ports,
     container::probed_hosts,
     container::variables,
+    container::users_known,
 ];
 
 const CONTEXT_RULES: &[fn(&Context<'_>, &mut Vec<FieldError>)] =
@@ -190,7 +191,9 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::fixture::{GID, KUBERNETES, SPEC, UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume};
+    use super::fixture::{
+        GID, IMAGE, KUBERNETES, SPEC, UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume,
+    };
     use super::*;
     use crate::plan::fixture;
 
@@ -605,6 +608,47 @@ mod tests {
         let errors = judge(&pod(object), Subject::Pod, &scope());
         for (field, words) in [("privileged", "node"), ("runAsUser", "guards"), ("capabilities.drop", "ALL")] {
             expect(&errors, &format!("spec.initContainers[name=setup].securityContext.{field}"), words, field);
+        }
+    }
+
+    /// What is pulled after the pod was stored must not choose the user: the pod names it, or the image is of before.
+    #[test]
+    fn an_image_bears_no_user_of_afterwards() {
+        let short = IMAGE.strip_suffix('f').unwrap();
+        let upper = format!("{short}F");
+        for (of_pod, own, image, fine) in [
+            (None, None, "bot:1", false),
+            (None, None, "", false),
+            (None, None, IMAGE, true),
+            (None, None, short, false),
+            (None, None, upper.as_str(), false),
+            (None, None, "bot@sha512:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", false),
+            (None, Some(1000), "bot:1", true),
+            (Some(1000), None, "bot:1", true),
+            (Some(1000), Some(0), "bot:1", true),
+        ] {
+            for at in ["containers", "initContainers"] {
+                for (subject, mut object) in [(Subject::Pod, stored()), (Subject::Template, template())] {
+                    let mut security = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+                    if let Some(user) = own {
+                        security["runAsUser"] = json!(user);
+                    }
+                    put(&mut object, &format!("/spec/{at}/-"), json!({"name": "x", "image": image, "securityContext": security}));
+                    if let Some(user) = of_pod {
+                        put(&mut object, "/spec/securityContext/runAsUser", json!(user));
+                    }
+                    let errors = judge(&pod(object), subject, &scope());
+                    assert_eq!(errors.is_empty(), fine, "{subject:?} {of_pod:?} {own:?} {image}: {errors:?}");
+                    if !fine {
+                        expect(
+                            &errors,
+                            &format!("spec.{at}[name=x].securityContext.runAsUser"),
+                            "name the user, or pull the image by digest",
+                            image,
+                        );
+                    }
+                }
+            }
         }
     }
 
