@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
@@ -234,6 +235,15 @@ fn an_applier_needs_a_ceiling_instead_of_rights() {
             "beyond the ceiling",
             &["is not within ScopeCeiling", "access: ReadWrite"],
         );
+        let until = (Timestamp::now() + SignedDuration::from_mins(30)).to_string();
+        let exception = json!({"until": until, "by": APPLIER, "reason": "it hangs"}).to_string();
+        refused(
+            argo.patch("AIWorkload", &own, "bot", json!({"metadata": {"annotations": {"remit.dev/break-glass": exception}}})).await,
+            "an exception",
+            &["names the person who asks for it", "kubectl remit break-glass"],
+        );
+        // Asked for the verb like anybody, and it holds all.
+        argo.patch("AIWorkload", &own, "bot", json!({"spec": {"mode": "Observe"}})).await.expect("it may set pods free");
     });
 }
 

@@ -1,15 +1,21 @@
-//! An exception for debugging is asked as the verb `break-glass`, whoever writes it; ending one needs nothing.
+//! An exception for debugging is asked as the verb `break-glass`, whoever writes it, and names a person: appliers are refused. Ending one needs nothing.
 
-use super::{Check, Circumstances, Question, Review, Rule};
+use super::{Author, Check, Circumstances, Question, Review, Rule};
 use crate::api::{AIWorkload, BREAK_GLASS_ANNOTATION};
 use crate::plan::BreakGlass;
 
 impl Review {
     pub(super) fn break_glass(&mut self, old: Option<&AIWorkload>, new: &AIWorkload, circumstances: Circumstances<'_>) {
-        let Circumstances { author: _, user, now, ceilings: _, enrolled: _ } = circumstances;
+        let Circumstances { author, user, now, ceilings: _, enrolled: _ } = circumstances;
         let annotation = |w: &AIWorkload| w.metadata.annotations.as_ref()?.get(BREAK_GLASS_ANNOTATION).cloned();
         let Some(wanted) = annotation(new).filter(|wanted| old.and_then(annotation).as_ref() != Some(wanted)) else { return };
         let path = format!("metadata.annotations[{BREAK_GLASS_ANNOTATION}]");
+        if author == Author::Applier {
+            let message = format!(
+                "{user} applies what others wrote, and an exception names the person who asks for it; ask for it yourself (kubectl remit break-glass)"
+            );
+            return self.refuse(path, message);
+        }
         match BreakGlass::asked(&wanted, user, now) {
             Ok(_) => self.checks.push(Check { path, rule: Rule::BreakGlass, question: Question::break_glass(new) }),
             Err(message) => self.refuse(path, message),
@@ -47,6 +53,7 @@ mod tests {
             ("too long", update(&plain, &long), 0, 1),
         ] {
             for author in [Author::Person, Author::Applier, Author::Controller] {
+                let (asked, refused) = if author == Author::Applier { (0, asked + refused) } else { (asked, refused) };
                 let review = judge(change, author, &none);
                 let checks = review.checks.iter().filter(|c| c.rule == Rule::BreakGlass).count();
                 assert_eq!((checks, review.refusals.len()), (asked, refused), "{what} by {author:?}: {review:?}");

@@ -142,6 +142,7 @@ mod tests {
             ),
         ];
         for (what, change, expected) in cases {
+            // An applier is asked like anybody; who lets it free no pods gives it all verbs but `release`.
             for author in [Author::Person, Author::Applier] {
                 let review = judge(change, author, &none);
                 let paths: Vec<&str> = review.checks.iter().map(|c| c.path.as_str()).collect();
