@@ -93,7 +93,7 @@ impl<C: Cluster> Handler<C> {
                 let spec = spec.unwrap_or_default();
                 self.judge(namespace, &settings, |by| by.created(&metadata, &spec, Subject::Pod, "")).await
             }
-            (("", "pods"), None | Some("ephemeralcontainers" | "resize"), Operation::Update) => {
+            (("", "pods"), None | Some("ephemeralcontainers"), Operation::Update) => {
                 let (old, new) = (old_object(request)?, object(request)?);
                 if old.metadata.labels == new.metadata.labels && old.data.get("spec") == new.data.get("spec") {
                     return Ok(Answer::default());
