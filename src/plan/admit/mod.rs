@@ -691,6 +691,13 @@ mod tests {
             (&brought, "", false),
             (&brought, "remit.dev/guard", false),
             (&brought, "remit.dev", false),
+            (&brought, "https://kubernetes.default.svc.cluster.local", false),
+            (&brought, "https://kubernetes.default.svc", false),
+            (&brought, "https://kubernetes.default.svc.example.org", false),
+            (&brought, "kubernetes.default", false),
+            (&brought, "kubernetes", false),
+            (&brought, "https://vault.kubernetes.example.com", true),
+            (&kubernetes, "https://kubernetes.default.svc", true),
         ];
         for (scope, audience, fine) in cases {
             let mut object = serde_json::to_value(injected(&pod(bot()), scope)).unwrap();

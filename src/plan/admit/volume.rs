@@ -96,10 +96,10 @@ pub(super) fn tokens(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
     for (path, projection) in projected(judged.spec) {
         let Some(ServiceAccountTokenProjection { audience, .. }) = &projection.service_account_token else { continue };
         let message = match audience.as_deref().unwrap_or_default() {
-            "" if scope.permissions().is_empty() => {
+            api if is_api_server(api) && scope.permissions().is_empty() => {
                 "there is nothing of Kubernetes that the app may reach with it; take it out, or declare a source of type Kubernetes"
             }
-            "" => continue,
+            api if is_api_server(api) => continue,
             ours if ours == api::GROUP || ours.starts_with("remit.dev/") => "is for guards alone; take it out",
             _ if matches!(scope.account, Account::Generated(_)) => {
                 "is not declared; take it out, or name an account of your own in identity.serviceAccountName of the AIWorkload"
@@ -108,6 +108,12 @@ pub(super) fn tokens(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
         };
         errors.push(error(format!("{path}.serviceAccountToken"), message));
     }
+}
+
+/// No audience is the API server's own, and so are its names, with whatever domain the cluster has.
+fn is_api_server(audience: &str) -> bool {
+    let name = audience.strip_prefix("https://").unwrap_or(audience);
+    audience.is_empty() || name == "kubernetes" || name.starts_with("kubernetes.default")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
