@@ -209,6 +209,9 @@ by-digest       | pass | del(.spec.containers[0].securityContext.runAsUser) | .s
 user-of-pod     | pass | del(.spec.containers[0].securityContext.runAsUser) | .spec.securityContext.runAsUser = 1000
 too-long        | $user | del(.spec.containers[0].securityContext.runAsUser) | .spec.containers[0].image = "x" * 1000000
 too-many        | $user | .spec.containers += [range(100) as \$i | {name: "c\(\$i)", image: "x", securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: ["ALL"]}}}]
+network         | joins a network | .metadata.annotations = {"k8s.v1.cni.cncf.io/networks": "x"}
+default-network | joins a network | .metadata.annotations = {"v1.multus-cni.io/default-network": "x"}
+annotated       | pass | .metadata.annotations = {a: "b"}
 processes       | shares neither the node | .spec.shareProcessNamespace = true
 user-namespace  | shares neither the node | .spec.hostUsers = false
 host-network    | shares neither the node~Pod Security | .spec.hostNetwork = true
@@ -226,6 +229,7 @@ CASES
 observed        | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed"
 its-app-as-was  | pass | .metadata.labels = {app: "observed"} | .spec.shareProcessNamespace = true
 guard-image     | must be as Remit injects them | .metadata.labels = {app: "observed"} | $guard.image = "evil"
+network         | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed" | .metadata.annotations = {"k8s.v1.cni.cncf.io/networks": "x"}
 any-user        | pass | .metadata.labels = {app: "observed"} | del(.spec.containers[0].securityContext.runAsUser)
 CASES
 }
@@ -257,6 +261,11 @@ running_pods() {
   refuses "leaves without labels" "$leaves" "${change[@]}" bot -p '{"metadata":{"labels":null}}'
   refuses "leaves through the status" "$leaves" "${change[@]}" bot --subresource=status -p '{"metadata":{"labels":{"app":"x"}}}'
   refuses "leaves without a guard" "$leaves" "${change[@]}" bare -p '{"metadata":{"labels":{"app":"x"}}}'
+  for key in k8s.v1.cni.cncf.io/networks v1.multus-cni.io/default-network; do
+    refuses "joins another network, $key" 'joins a network' "${change[@]}" bot -p '{"metadata":{"annotations":{"'$key'":"x"}}}'
+    refuses "through the status, $key" 'joins a network' "${change[@]}" bot --subresource=status -p '{"metadata":{"annotations":{"'$key'":"x"}}}'
+    passes "a pod that nothing selects, $key" "${change[@]}" free -p '{"metadata":{"annotations":{"'$key'":"x"}}}'
+  done
   refuses "enters" "$enters" "${change[@]}" free -p '{"metadata":{"labels":{"app":"bot"}}}'
   refuses "enters by an expression" "$enters" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold","ai":""}}}'
   passes "other labels" "${change[@]}" free -p '{"metadata":{"labels":{"tier":"gold"}}}'
@@ -274,11 +283,14 @@ running_pods() {
   passes "debugs where there is an exception" "${change[@]}" opened --subresource=ephemeralcontainers -p "$container"
   passes "debugs a free pod" "${change[@]}" free --subresource=ephemeralcontainers -p "$container"
   refuses "debugs it with powers" 'Pod Security restricted: every container must set allowPrivilegeEscalation' "${change[@]}" free --subresource=ephemeralcontainers -p "$(jq -c '.spec.ephemeralContainers[0].securityContext.allowPrivilegeEscalation = true' <<<"$container")"
-  local binding='{"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bot", "labels": %s}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n"}}'
-  bind() { printf "$binding" "$1" | jq -c . | kubectl create --raw "/api/v1/namespaces/$c/$2?dryRun=All" -f -; }
+  local binding='{"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bot", "labels": %s, "annotations": %s}, "target": {"apiVersion": "v1", "kind": "Node", "name": "n"}}'
+  bind() { printf "$binding" "$1" "${3:-{\}}" | jq -c . | kubectl create --raw "/api/v1/namespaces/$c/$2?dryRun=All" -f -; }
   for path in pods/bot/binding bindings; do
     refuses "binds with labels, $path" "a binding would change the pod's labels" bind '{"app": "x"}' $path
-    passes "binds, $path" bind '{"topology.kubernetes.io/zone": "a"}' $path
+    for key in k8s.v1.cni.cncf.io/networks v1.multus-cni.io/default-network seccomp.security.alpha.kubernetes.io/pod container.{seccomp.security.alpha,apparmor.security.beta}.kubernetes.io/app; do
+      refuses "binds with annotations, $path, $key" "a binding would join the pod to a network" bind '{}' $path '{"'$key'": "unconfined"}'
+    done
+    passes "binds, $path" bind '{"topology.kubernetes.io/zone": "a"}' $path '{"a": "b"}'
   done
   local person=(--as remit-chart-edit)
   for name in remit-redirect remit-guard; do

@@ -193,6 +193,12 @@ fn what_would_go_round_the_guard_is_refused() {
         patch(json!({"metadata": {"finalizers": null}})).await.expect("metadata");
         let image = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": "none.example.com/none:2"}]);
         refused(patch(image.clone()).await, "an image with any user", &["could bear the guard's user", "runAsUser"]);
+        let gated = name(&made(&dana, &own, "gated-", labels(), json!({"schedulingGates": [{"name": "wait"}]})).await.expect("a pod"));
+        for key in ["k8s.v1.cni.cncf.io/networks", "seccomp.security.alpha.kubernetes.io/pod"] {
+            let annotated = dana.patch("Pod", &own, &gated, json!({"metadata": {"annotations": {key: "unconfined"}}})).await;
+            refused(annotated, key, &["admission webhook \"created.pods.remit.dev\" denied", &format!("metadata.annotations[{key}]")]);
+        }
+        dana.patch("Pod", &own, &gated, json!({"metadata": {"annotations": {"a": "b"}}})).await.expect("another annotation");
         let user = json!({"securityContext": {"runAsUser": 1000}});
         let named = name(&made(&dana, &own, "named-", labels(), user).await.expect("a pod"));
         dana.patch("Pod", &own, &named, image).await.expect("the app's image, where the pod names the user");

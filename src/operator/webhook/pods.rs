@@ -95,7 +95,10 @@ impl<C: Cluster> Handler<C> {
             }
             (("", "pods"), None | Some("ephemeralcontainers"), Operation::Update) => {
                 let (old, new) = (old_object(request)?, object(request)?);
-                if old.metadata.labels == new.metadata.labels && old.data.get("spec") == new.data.get("spec") {
+                if old.metadata.labels == new.metadata.labels
+                    && old.metadata.annotations == new.metadata.annotations
+                    && old.data.get("spec") == new.data.get("spec")
+                {
                     return Ok(Answer::default());
                 }
                 let (old, new) = (read(old)?, read(new)?);

@@ -483,6 +483,8 @@ async fn changes_of_pods() {
         object.data["spec"]["dataSources"] = json!([{"name": "x", "type": "Telepathy"}]);
         [object]
     };
+    let mut joined = guarded.clone();
+    joined["metadata"]["annotations"] = json!({"k8s.v1.cni.cncf.io/networks": "storage"});
     let renamed = changed("/metadata/generateName", json!("x"));
     let newer = changed("/spec/containers/0/image", json!("bot:2"));
     let named = |pod: &Value| {
@@ -501,6 +503,8 @@ async fn changes_of_pods() {
         ("the guard's image, nobody's pod", &none, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
         ("the guard's image, observed", &observe, "pods", &guarded, &evil, false, "false spec.initContainers[name=remit-guard].image: is Remit's own"),
         ("a debugger", &enforce, "pods/ephemeralcontainers", &guarded, &debugged, false, "false spec.ephemeralContainers[name=debugger]: would run"),
+        ("another network", &enforce, "pods", &guarded, &joined, false, "false metadata.annotations[k8s.v1.cni.cncf.io/networks]: joins"),
+        ("another network, observed", &observe, "pods", &guarded, &joined, false, "true  [\"AIWorkload bot in Enforce would refuse: metadata.annotations"),
         ("labels that leave", &enforce, "pods", &guarded, &left, false, "false metadata.labels: AIWorkload `bot` would no longer select"),
         ("labels that enter", &enforce, "pods", &plain, &labelled, false, "false metadata.labels: AIWorkload `bot` would select"),
         ("labels that enter, observed", &observe, "pods", &plain, &labelled, false, "true  [\"AIWorkload bot in Enforce would refuse: metadata.labels"),

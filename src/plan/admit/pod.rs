@@ -1,5 +1,7 @@
 //! What a pod as a whole brings.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::{Judged, Subject, error};
 use crate::plan::FieldError;
 
@@ -80,11 +82,32 @@ const ANNOTATIONS: [(&str, Option<&str>, &str); 5] = [
 ];
 
 pub(super) fn annotations(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
-    for (key, value) in judged.metadata.annotations.iter().flatten() {
+    added_annotations(None, judged.metadata, errors);
+}
+
+/// Those that are not as they were. A pod that waits (schedulingGates) has no network yet.
+pub(super) fn added_annotations(before: Option<&ObjectMeta>, after: &ObjectMeta, errors: &mut Vec<FieldError>) {
+    let before = before.and_then(|m| m.annotations.as_ref());
+    for (key, value) in after.annotations.iter().flatten().filter(|(key, value)| before.and_then(|b| b.get(*key)) != Some(value)) {
         let is = |row: &str| row.strip_suffix('*').map_or(row == key, |group| key.starts_with(group));
         let row = ANNOTATIONS.iter().find(|(row, bad, _)| is(row) && bad.is_none_or(|bad| bad == value));
         if let Some((_, _, why)) = row {
             errors.push(error(format!("metadata.annotations[{key}]"), format!("{why}; take it out")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ANNOTATIONS;
+
+    /// A change of annotations alone is asked about only where the chart says so.
+    #[test]
+    fn the_webhook_is_asked_about_each() {
+        let chart = include_str!("../../../charts/remit/templates/pods.yaml");
+        for (row, _, _) in ANNOTATIONS {
+            let expected = row.strip_suffix('*').map_or(format!("'{row}'"), |group| format!("startsWith('{group}')"));
+            assert!(chart.contains(&expected), "{expected}");
         }
     }
 }

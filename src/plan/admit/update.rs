@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::guard::{differences, pinned};
+use super::pod::added_annotations;
 use super::{Admission, CONTAINER_RULES, CONTEXT_RULES, Debugging, Judged, Listed, Subject, admit_unscoped, error, is_ours};
 use crate::plan::FieldError;
 use crate::policy::pod::POLICY_VOLUME;
@@ -22,6 +23,9 @@ pub fn admit_update(old: &Pod, new: &Pod, admission: Option<&Admission<'_>>) -> 
         Some(_) => added_ephemeral(before, after, &mut errors),
         None if ours(before).next().is_some() => added_ephemeral(before, after, &mut errors),
         None => {}
+    }
+    if admission.is_some() || ours(before).next().is_some() {
+        added_annotations(Some(&old.metadata), &new.metadata, &mut errors);
     }
     match admission {
         Some(admission) => {
@@ -176,6 +180,10 @@ mod tests {
         older["spec"]["initContainers"][1]["image"] = json!("remit-guard:older");
         let mut debugged = guarded();
         debugged["spec"]["ephemeralContainers"] = debugger();
+        let networks = |value: &str| json!({"k8s.v1.cni.cncf.io/networks": value});
+        let joins = "metadata.annotations[k8s.v1.cni.cncf.io/networks]: joins a network";
+        let mut joined = guarded();
+        joined["metadata"]["annotations"] = networks("x");
         // Before, where, what, whether an AIWorkload selects it before or after, the beginning of the error.
         let cases: Vec<(Value, &str, Value, bool, &str)> = vec![
             (guarded(), "/metadata/labels/track", json!("canary"), true, ""),
@@ -190,6 +198,13 @@ mod tests {
             ),
             (outside.clone(), "/spec/containers/0/image", json!("bot:2"), false, ""),
             (guarded(), "/spec/tolerations", json!([{"operator": "Exists"}]), true, ""),
+            (guarded(), "/metadata/annotations", json!({"a": "b"}), true, ""),
+            (guarded(), "/metadata/annotations", networks("x"), true, joins),
+            (guarded(), "/metadata/annotations", networks("x"), false, joins),
+            (joined.clone(), "/metadata/annotations", networks("y"), true, joins),
+            (joined.clone(), "/metadata/annotations/a", json!("b"), true, ""),
+            (joined, "/metadata/annotations", json!({}), true, ""),
+            (outside.clone(), "/metadata/annotations", networks("x"), false, ""),
             (guarded(), "/spec/initContainers/1/resources/limits/memory", json!("1Gi"), true, ""),
             (older, "/metadata/finalizers", json!(["x"]), true, ""),
             (debugged, "/metadata/labels/track", json!("canary"), true, ""),
