@@ -126,6 +126,9 @@ pub struct Guard {
     pub cpu_request: String,
     pub memory_request: String,
     pub memory_limit: String,
+    /// Devices (extended resources) that guarded pods may ask for; `*` at the end of a name stands for anything.
+    #[serde(default = "default_devices")]
+    pub allowed_devices: Vec<String>,
     #[serde(default)]
     pub channel: ControlChannel,
 }
@@ -161,6 +164,13 @@ fn default_policies_account() -> String {
 
 fn default_pull_policy() -> String {
     "IfNotPresent".to_owned()
+}
+
+/// What computes and is no network.
+fn default_devices() -> Vec<String> {
+    ["nvidia.com/gpu", "nvidia.com/mig-*", "amd.com/gpu", "gpu.intel.com/*", "google.com/tpu", "aws.amazon.com/neuron*", "habana.ai/gaudi"]
+        .map(str::to_owned)
+        .into()
 }
 
 fn default_shutdown() -> u64 {
@@ -304,11 +314,18 @@ guard:
   cpuRequest: 10m
   memoryRequest: 24Mi
   memoryLimit: 96Mi
+  allowedDevices: [nvidia.com/gpu]   # absent: well-known accelerators
   channel: {service: remit-guards, port: 9444}
 ";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.webhook.certificate, Certificate::Files { directory: "/etc/remit/tls".into() });
         assert_eq!(config.cluster.pod_ranges, ["10.0.0.0/8".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_chart_allows_the_same_devices() {
+        let values: serde_json::Value = serde_saphyr::from_str(include_str!("../../charts/remit/values.yaml")).unwrap();
+        assert_eq!(values["guard"]["allowedDevices"], serde_json::json!(default_devices()));
     }
 
     #[test]

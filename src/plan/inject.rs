@@ -33,6 +33,8 @@ pub struct GuardSettings {
     pub cpu_request: String,
     pub memory_request: String,
     pub memory_limit: String,
+    /// Devices that containers may ask for; `*` at the end of a name stands for anything.
+    pub allowed_devices: Vec<String>,
 }
 
 /// One pod's injection.
@@ -194,7 +196,7 @@ pub(super) fn policy_volume(workload: &str) -> Volume {
 }
 
 fn container(name: &str, arguments: Vec<String>, settings: &GuardSettings, security_context: SecurityContext) -> Container {
-    let GuardSettings { image, trust: _, image_pull_policy, cpu_request, memory_request, memory_limit } = settings;
+    let GuardSettings { image, trust: _, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices: _ } = settings;
     let quantities = |list: &[(&str, &String)]| Some(list.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).clone()))).collect());
     Container {
         name: name.to_owned(),

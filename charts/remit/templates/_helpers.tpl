@@ -123,6 +123,7 @@ guard:
   cpuRequest: {{ .Values.guard.resources.cpuRequest | quote }}
   memoryRequest: {{ .Values.guard.resources.memoryRequest | quote }}
   memoryLimit: {{ .Values.guard.resources.memoryLimit | quote }}
+  allowedDevices: {{ toJson .Values.guard.allowedDevices }}
   channel: {service: remit-guards, port: {{ .Values.guard.channel.port }}}
 {{- end }}
 

@@ -41,8 +41,17 @@ impl Pods {
     fn settings(&self) -> Result<Option<GuardSettings>, Trouble> {
         let Some(guard) = &self.guard else { return Ok(None) };
         let key = self.keys.current().ok_or(Trouble::NotReady("the key that policies are signed with"))?;
-        let config::Guard { image, image_pull_policy, cpu_request, memory_request, memory_limit, channel: _ } = guard.clone();
-        Ok(Some(GuardSettings { image, trust: key.trust().to_owned(), image_pull_policy, cpu_request, memory_request, memory_limit }))
+        let config::Guard { image, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices, channel: _ } =
+            guard.clone();
+        Ok(Some(GuardSettings {
+            image,
+            trust: key.trust().to_owned(),
+            image_pull_policy,
+            cpu_request,
+            memory_request,
+            memory_limit,
+            allowed_devices,
+        }))
     }
 
     fn cached(&self, namespace: &str) -> Result<Residents, Trouble> {

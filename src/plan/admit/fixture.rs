@@ -35,6 +35,7 @@ pub fn settings() -> GuardSettings {
         cpu_request: "10m".into(),
         memory_request: "24Mi".into(),
         memory_limit: "96Mi".into(),
+        allowed_devices: ["nvidia.com/gpu", "gpu.intel.com/*"].map(str::to_owned).into(),
     }
 }
 

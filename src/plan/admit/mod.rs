@@ -652,6 +652,43 @@ mod tests {
         }
     }
 
+    #[test]
+    fn devices_that_may_reach_a_network() {
+        for (name, fine) in [
+            ("cpu", true),
+            ("memory", true),
+            ("ephemeral-storage", true),
+            ("hugepages-2Mi", true),
+            ("nvidia.com/gpu", true),
+            ("gpu.intel.com/i915", true),
+            ("nvidia.com/gpu-nic", false),
+            ("rdma/hca_shared_devices_a", false),
+            ("intel.com/sriov", false),
+            ("deviceclass.resource.kubernetes.io/nic", false),
+        ] {
+            for (at, path) in [("containers/0", "spec.containers[name=bot]"), ("initContainers/1", "spec.initContainers[name=remit-guard]")]
+            {
+                for member in ["limits", "requests"] {
+                    let mut object = stored();
+                    put(&mut object, &format!("/spec/{at}/resources/{member}"), json!({name: "1"}));
+                    let errors = judge(&pod(object), Subject::Pod, &scope());
+                    assert_eq!(errors.is_empty(), fine, "{name}: {errors:?}");
+                    if !fine {
+                        expect(&errors, &format!("{path}.resources.{member}[{name}]"), "guard.allowedDevices", name);
+                    }
+                }
+            }
+        }
+        let mut object = template();
+        put(&mut object, "/spec/containers/0/resources/limits", json!({"rdma/hca": 1}));
+        expect(
+            &judge(&pod(object), Subject::Template, &scope()),
+            "spec.containers[name=bot].resources.limits[rdma/hca]",
+            "take it out",
+            "",
+        );
+    }
+
     /// A claim that is declared for reading is mounted so, or not at all.
     #[test]
     fn claims_are_written_only_if_declared() {

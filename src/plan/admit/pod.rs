@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Judged, Subject, error};
+use super::{Judged, Subject, error, everybody};
 use crate::plan::FieldError;
 
 pub(super) fn host_namespaces(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
@@ -58,8 +58,25 @@ pub(super) fn account(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A network card of one's own is one without policy.
+/// A network card of one's own is one without policy. An extended resource is a device by another name: only what is known to be none of
+/// these passes.
 pub(super) fn devices(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
+    let plain = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let allowed = &judged.admission.settings.allowed_devices;
+    let is = |row: &String, name: &str| row.strip_suffix('*').map_or(row == name, |group| name.starts_with(group));
+    // Ours as well: `guard` leaves resources aside.
+    for listed in everybody(judged.spec) {
+        let resources = listed.container.and_then(|c| c.resources.as_ref());
+        for (member, quantities) in
+            [("limits", resources.and_then(|r| r.limits.as_ref())), ("requests", resources.and_then(|r| r.requests.as_ref()))]
+        {
+            let names = quantities.into_iter().flat_map(|q| q.keys());
+            for name in names.filter(|name| !plain(name) && !allowed.iter().any(|row| is(row, name))) {
+                let message = "may be a device that reaches a network past the guard; take it out, or have the administrator allow it (guard.allowedDevices in Remit's chart)";
+                errors.push(error(format!("{}.resources.{member}[{name}]", listed.path), message));
+            }
+        }
+    }
     for claim in judged.spec.resource_claims.iter().flatten() {
         let path = format!("spec.resourceClaims[name={}]", claim.name);
         errors.push(error(path, "may be a device that reaches a network past the guard; take it out"));
