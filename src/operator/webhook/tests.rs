@@ -592,7 +592,7 @@ async fn an_exception_lets_in_until_it_ends() {
         let mut handler = judging(&until(hours), &until(hours), false, "Allow");
         handler.cluster.pods = vec![serde_json::from_value(guarded.clone()).unwrap()];
         for (sub, options, allowed) in
-            [("exec", json!({"container": "remit-guard"}), false), ("portforward", json!({}), allowed), ("proxy", json!({}), allowed)]
+            [("exec", json!({"container": "remit-guard"}), false), ("portforward", json!({}), allowed), ("proxy", json!({}), false)]
         {
             let mut review = about(&format!("pods/{sub}"), "CONNECT", None, Some(options));
             review["request"]["name"] = json!("bot-1");

@@ -146,7 +146,9 @@ impl By<'_> {
             }
         };
         Verdict::Said(match self.residents.selected(&labels(&pod.metadata)) {
-            Selected::By(scope) if self.admission(&scope).debugging == Debugging::Allowed => Answer::default(),
+            Selected::By(scope) if *connection == Connection::PortForward && self.admission(&scope).debugging == Debugging::Allowed => {
+                Answer::default()
+            }
             Selected::By(scope) if scope.mode == Mode::Observe => Answer { warnings: vec![observed(&scope, message)], ..Answer::default() },
             _ => Answer { denials: vec![message.to_owned()], ..Answer::default() },
         })

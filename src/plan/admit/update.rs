@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::guard::{differences, pinned};
 use super::pod::added_annotations;
+use super::volume::mounted_claims;
 use super::{Admission, CONTAINER_RULES, CONTEXT_RULES, Debugging, Judged, Listed, Subject, admit_unscoped, error, is_ours};
 use crate::plan::FieldError;
 use crate::policy::pod::POLICY_VOLUME;
@@ -93,6 +94,7 @@ fn debugged(pod: &Pod, before: &PodSpec, after: &PodSpec, admission: &Admission<
             let message = "is the guard's own volume; take the mount out";
             errors.push(error(format!("{path}.volumeMounts[name={POLICY_VOLUME}]"), message));
         }
+        mounted_claims(&judged, &path, container, errors);
         let from = container.env.iter().flatten().any(|e| e.value_from.is_some()) || container.env_from.iter().flatten().next().is_some();
         if from {
             errors.push(error(format!("{path}.env"), "would bring in what the pod does not have; give values only"));
@@ -250,7 +252,19 @@ mod tests {
 
     #[test]
     fn while_an_exception_lasts() {
-        let guarded = serde_json::to_value(injected(&pod(bot()), &scope())).unwrap();
+        let mut guarded = serde_json::to_value(injected(&pod(bot()), &scope())).unwrap();
+        for (name, claim, read_only) in [
+            ("files", "support-files", false),
+            ("read", "support-files", true),
+            ("store", "support-store", false),
+            ("other", "other", true),
+        ] {
+            put(
+                &mut guarded,
+                "/spec/volumes/-",
+                json!({"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only}}),
+            );
+        }
         let good = || {
             let context = json!({"runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
             json!({"name": "debugger", "image": "x", "targetContainerName": "bot", "securityContext": context})
@@ -260,6 +274,7 @@ mod tests {
             put(&mut container, at, value);
             container
         };
+        let mount = |name: &str, read_only: bool| with("/volumeMounts", json!([{"name": name, "mountPath": "/x", "readOnly": read_only}]));
         let cases = [
             (good(), ""),
             (with("/securityContext/runAsUser", json!(UID)), "runAsUser: 2000000000"),
@@ -270,6 +285,16 @@ mod tests {
             (with("/targetContainerName", json!("remit-guard")), "would see the guard's processes"),
             (with("/volumeMounts", json!([{"name": "remit-policy", "mountPath": "/x"}])), "the guard's own volume"),
             (with("/env", json!([{"name": "K", "valueFrom": {"secretKeyRef": {"name": "other", "key": "k"}}}])), "give values only"),
+            (mount("files", false), "volumeMounts[name=files]: claim `support-files` is declared to be read only"),
+            (mount("files", true), ""),
+            (mount("read", false), ""),
+            (mount("store", false), ""),
+            (mount("other", true), "volumeMounts[name=other]: PersistentVolumeClaim `other` is not declared"),
+            (mount("prompts", false), ""),
+            (
+                with("/volumeDevices", json!([{"name": "files", "devicePath": "/dev/x"}])),
+                "volumeDevices[name=files]: claim `support-files`",
+            ),
             (with("/envFrom", json!([{"secretRef": {"name": "other"}}])), "give values only"),
         ];
         for (container, words) in cases {

@@ -1,6 +1,8 @@
 //! What a pod mounts and reads: only what is declared, or what leads nowhere.
 
-use k8s_openapi::api::core::v1::{PodSpec, ServiceAccountTokenProjection, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    EphemeralContainer, PersistentVolumeClaimVolumeSource, PodSpec, ServiceAccountTokenProjection, Volume, VolumeProjection,
+};
 
 use super::{Judged, Listed, error, others};
 use crate::api;
@@ -68,23 +70,34 @@ pub(super) fn undeclared(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
 
 /// Claims, and nothing written to one that was declared to be read.
 pub(super) fn claims(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
-    let scope = judged.admission.scope;
     for (path, volume) in volumes(judged.spec) {
         let Some(source) = &volume.persistent_volume_claim else { continue };
-        let declared: Vec<bool> = scope
-            .sources
-            .iter()
-            .filter_map(|s| match &s.target {
-                Target::PersistentVolumeClaim { claim, write } if claim.name == source.claim_name => Some(*write),
-                _ => None,
-            })
-            .collect();
-        if declared.is_empty() {
-            let path = format!("{path}.persistentVolumeClaim.claimName");
-            errors.push(error(path, not_declared(scope, "PersistentVolumeClaim", "persistentVolumeClaim", &source.claim_name)));
-        } else if !declared.contains(&true) && source.read_only != Some(true) && is_written(judged.spec, &volume.name) {
-            let path = format!("{path}.persistentVolumeClaim.readOnly");
-            errors.push(error(path, "is declared to be read only; set it to true, or declare access: ReadWrite"));
+        match declared(judged.admission.scope, source) {
+            None => errors.push(undeclared_claim(judged.admission.scope, format!("{path}.persistentVolumeClaim.claimName"), source)),
+            Some(Access::Read) if source.read_only != Some(true) && is_written(judged.spec, &volume.name) => {
+                let path = format!("{path}.persistentVolumeClaim.readOnly");
+                errors.push(error(path, "is declared to be read only; set it to true, or declare access: ReadWrite"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// The same for an ephemeral container, which can choose its mounts of what the pod has.
+pub(super) fn mounted_claims(judged: &Judged<'_>, path: &str, container: &EphemeralContainer, errors: &mut Vec<FieldError>) {
+    let mounts = container.volume_mounts.iter().flatten().map(|m| (format!("{path}.volumeMounts[name={}]", m.name), &m.name, m.read_only));
+    let devices = container.volume_devices.iter().flatten().map(|d| (format!("{path}.volumeDevices[name={}]", d.name), &d.name, None));
+    for (path, name, read_only) in mounts.chain(devices) {
+        let mut found = volumes(judged.spec).filter(|(_, v)| v.name == *name);
+        let Some(source) = found.next().and_then(|(_, v)| v.persistent_volume_claim.as_ref()) else { continue };
+        match declared(judged.admission.scope, source) {
+            None => errors.push(undeclared_claim(judged.admission.scope, path, source)),
+            Some(Access::Read) if source.read_only != Some(true) && read_only != Some(true) => {
+                let message =
+                    format!("claim `{}` is declared to be read only; mount it readOnly, or declare access: ReadWrite", source.claim_name);
+                errors.push(error(path, message));
+            }
+            Some(_) => {}
         }
     }
 }
@@ -114,6 +127,12 @@ pub(super) fn tokens(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
 fn is_api_server(audience: &str) -> bool {
     let name = audience.strip_prefix("https://").unwrap_or(audience);
     audience.is_empty() || name == "kubernetes" || name.starts_with("kubernetes.default")
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -169,6 +188,19 @@ fn pair<'a>(
     let map = map.map(|name| Reference { path: format!("{path}.{map_member}"), kind: Object::ConfigMap, name });
     let secret = secret.map(|name| Reference { path: format!("{path}.{secret_member}"), kind: Object::Secret, name });
     map.into_iter().chain(secret)
+}
+
+/// What is declared of a claim; None: nothing.
+fn declared(scope: &Scope, source: &PersistentVolumeClaimVolumeSource) -> Option<Access> {
+    let of_claim = scope.sources.iter().filter_map(|s| match &s.target {
+        Target::PersistentVolumeClaim { claim, write } if claim.name == source.claim_name => Some(*write),
+        _ => None,
+    });
+    of_claim.reduce(|one, other| one || other).map(|write| if write { Access::Write } else { Access::Read })
+}
+
+fn undeclared_claim(scope: &Scope, path: String, source: &PersistentVolumeClaimVolumeSource) -> FieldError {
+    error(path, not_declared(scope, "PersistentVolumeClaim", "persistentVolumeClaim", &source.claim_name))
 }
 
 /// All volumes but ours.
