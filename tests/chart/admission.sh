@@ -60,7 +60,7 @@ if kubectl get validatingwebhookconfiguration remit-scope >/dev/null 2>&1 &&
   exit 1
 fi
 # What the worlds of tests/it left on this API server: roles that all of them share, policies of their own.
-kubectl delete validatingwebhookconfiguration,validatingadmissionpolicybinding,validatingadmissionpolicy,clusterrolebinding,clusterrole \
+kubectl delete mutatingwebhookconfiguration,validatingwebhookconfiguration,validatingadmissionpolicybinding,validatingadmissionpolicy,clusterrolebinding,clusterrole \
   -l app.kubernetes.io/part-of=remit --ignore-not-found >/dev/null
 # Definitions that were there stay, and stay nobody's.
 present=$(kubectl get crd -o name | grep -E '\.remit\.dev$' || true)
