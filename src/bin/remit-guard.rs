@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use remit::guard::{Authority, Options, redirect, run};
+use remit::policy::WorkloadId;
 use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE, TOKEN_FILE};
 use remit::policy::signed::Trust;
 
@@ -18,6 +19,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     /// Send what leaves this pod to the guard, and prove that nothing else gets out (init container; needs NET_ADMIN).
     Redirect {
@@ -36,6 +38,9 @@ enum Command {
         /// The key that policies must be signed with, and that the operator proves to hold, as the operator prints it.
         #[arg(long, value_name = "KEY", required_unless_present = "unsigned", conflicts_with = "unsigned")]
         trust: Option<Trust>,
+        /// The AIWorkload that this pod was made for: policies of another are not taken.
+        #[arg(long, value_name = "NAMESPACE/NAME/UID", required_unless_present = "unsigned", conflicts_with = "unsigned")]
+        workload: Option<WorkloadId>,
         /// Take the policy of the file as it is (outside of a cluster).
         #[arg(long)]
         unsigned: bool,
@@ -55,8 +60,8 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, trust, unsigned: _, token, resolv_conf, drain_seconds } => {
-            let authority = trust.map_or(Authority::File, Authority::Signed);
+        Command::Run { policy, trust, workload, unsigned: _, token, resolv_conf, drain_seconds } => {
+            let authority = trust.zip(workload).map_or(Authority::File, |(trust, workload)| Authority::Signed(trust, workload));
             let options = Options { policy, authority, token, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))

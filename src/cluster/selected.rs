@@ -80,6 +80,12 @@ impl Residents {
         enforced.filter(|_| account != "default").find(runs).map(|w| w.name.as_str())
     }
 
+    /// Of this AIWorkload.
+    pub fn uid(&self, workload: &str) -> &str {
+        let of = self.workloads.iter().find(|resident| resident.name == workload);
+        of.and_then(|resident| resident.fact.object.metadata.uid.as_deref()).unwrap_or_default()
+    }
+
     /// Whether the pods of this AIWorkload may be debugged now.
     pub fn debugging(&self, workload: &str, now: Timestamp) -> Debugging {
         let of = self.workloads.iter().find(|resident| resident.name == workload);

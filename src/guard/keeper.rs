@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::Held;
 use super::record::Records;
 use crate::policy::signed::{SignedError, Trust};
-use crate::policy::{Document, GuardPolicy};
+use crate::policy::{Document, GuardPolicy, WorkloadId};
 
 /// How often the file is looked at. (The kubelet swaps a whole directory; there is nothing to be told by.)
 const EVERY: Duration = Duration::from_millis(500);
@@ -27,8 +27,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// Whose policies count.
 #[derive(Clone, Debug)]
 pub enum Authority {
-    /// Those that this key signed.
-    Signed(Trust),
+    /// Those that this key signed, for this AIWorkload.
+    Signed(Trust, WorkloadId),
     /// Whoever can write the file: outside of a cluster, where its user wrote it.
     File,
 }
@@ -38,12 +38,26 @@ impl Authority {
     pub fn read(&self, bytes: &[u8]) -> Result<GuardPolicy, String> {
         let document = match self {
             Self::File => Document::read(bytes),
-            Self::Signed(trust) => {
+            Self::Signed(trust, _) => {
                 let note = std::str::from_utf8(bytes).map_err(|_| format!("the policy: {}", SignedError::Form))?;
                 Document::read(trust.open(note).map_err(|e| format!("the policy: {e}"))?.as_bytes())
             }
         };
         document.and_then(GuardPolicy::try_from).map_err(|e| e.to_string())
+    }
+
+    /// Whether a guard may begin with it. The key signs for every AIWorkload of the cluster, and some let everything pass. Of the uid as
+    /// well: an earlier AIWorkload of that name may have been one of those. (A guard that runs goes on with a later one: its texts are newer.)
+    fn begin(&self, policy: &GuardPolicy) -> Result<(), String> {
+        let (found, own) = match self {
+            Self::Signed(_, own) if policy.workload != *own => (&policy.workload, own),
+            Self::Signed(..) | Self::File => return Ok(()),
+        };
+        let hint = match (&found.namespace, &found.name) == (&own.namespace, &own.name) {
+            true => "; hint: the AIWorkload was made again; delete the pod, and it is made for this one",
+            false => "",
+        };
+        Err(format!("the policy is of AIWorkload {found}, and this guard was made for {own}{hint}"))
     }
 }
 
@@ -96,6 +110,9 @@ impl Keeper {
             Err(error) => return self.refused(source, error),
         };
         let now = self.held.borrow().clone();
+        if let (None, Err(error)) = (&now, self.authority.begin(&next)) {
+            return self.refused(source, error);
+        }
         match now {
             Some(now) if *now == next => Offered::Same,
             Some(now) if !now.may_become(&next) => {
@@ -205,18 +222,56 @@ mod tests {
     }
 
     fn note(generation: i64, serial: u64, digest: &str) -> Vec<u8> {
+        note_of("support/bot/u", generation, serial, digest)
+    }
+
+    fn note_of(workload: &str, generation: i64, serial: u64, digest: &str) -> Vec<u8> {
+        let workload: WorkloadId = workload.parse().unwrap();
         let document: Value = json!({
-            "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": generation, "serial": serial,
+            "format": 1, "workload": workload, "generation": generation, "serial": serial,
             "digest": digest, "mode": "Enforce", "suspended": false,
             "network": {"domain": "cluster.local", "dns": [], "services": [], "own": []}, "destinations": [],
         });
         signer().sign(&document.to_string()).into_bytes()
     }
 
+    fn keeper(log: &Log) -> Keeper {
+        let authority = Authority::Signed(signer().trust().clone(), "support/bot/u".parse().unwrap());
+        Keeper::new(authority, Arc::new(Records::to(Box::new(log.clone()))))
+    }
+
+    /// A note of another AIWorkload is a good one for another guard: it does not become this one's by coming first.
+    #[test]
+    fn a_guard_begins_with_the_policy_of_its_own_aiworkload() {
+        use Offered::{Refused, Taken};
+        for source in [Source::File, Source::Channel] {
+            let log = Log::default();
+            let keeper = keeper(&log);
+            for other in ["support/other/u", "elsewhere/bot/u", "support/bot/earlier"] {
+                assert_eq!(keeper.offer(source, &note_of(other, 9, 90, "a")), Refused, "{other}");
+                assert!(keeper.held().borrow().is_none(), "nothing holds, so nothing passes: {other}");
+            }
+            let said = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            assert_eq!((said.matches("made for support/bot/u").count(), said.matches("was made again").count()), (3, 1), "{said}");
+            assert_eq!(keeper.offer(source, &note(1, 10, "b")), Taken, "its own is taken all the same");
+            assert_eq!(keeper.offer(source, &note_of("support/bot/earlier", 9, 9, "a")), Refused, "older");
+            // Made again while the pod runs: refusing it would leave what the one before allowed in force.
+            assert_eq!(keeper.offer(source, &note_of("support/bot/later", 1, 20, "c")), Taken);
+            assert_eq!(keeper.offer(source, &note(9, 19, "d")), Refused, "and not back");
+        }
+    }
+
+    #[test]
+    fn without_a_key_the_file_is_believed() {
+        let text = crate::policy::signed::text(std::str::from_utf8(&note(1, 1, "a")).unwrap()).unwrap().to_owned();
+        let keeper = Keeper::new(Authority::File, Arc::new(Records::to(Box::new(Log::default()))));
+        assert_eq!(keeper.offer(Source::File, text.as_bytes()), Offered::Taken);
+    }
+
     #[test]
     fn two_sources_and_one_decision() {
         let log = Log::default();
-        let keeper = Keeper::new(Authority::Signed(signer().trust().clone()), Arc::new(Records::to(Box::new(log.clone()))));
+        let keeper = keeper(&log);
         use Offered::{Refused, Same, Taken};
         use Source::{Channel, File};
         let unsigned = signer().sign("{}").replace("{}", "{ }");

@@ -42,7 +42,7 @@ pub type Held = watch::Receiver<Option<Arc<GuardPolicy>>>;
 pub struct Options {
     /// The file with the policy.
     pub policy: PathBuf,
-    /// Whose policies count; a key is also that of the operator who is asked for newer ones.
+    /// Whose policies count, and for whom; a key is also that of the operator who is asked for newer ones.
     pub authority: Authority,
     /// The file with the token by which the operator knows this pod, beside the policy.
     pub token: PathBuf,
@@ -72,7 +72,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let records = Arc::new(Records::stdout());
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
     let client = match &authority {
-        Authority::Signed(trust) => Some(channel::Client::new(trust.public_key())?),
+        Authority::Signed(trust, _) => Some(channel::Client::new(trust.public_key())?),
         // Nobody could be believed.
         Authority::File => None,
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::plan::ChannelFact;
+use crate::plan::{ChannelFact, GuardSettings};
 use crate::policy::pod::{CHANNEL_PORT, CHANNEL_SERVICE};
 use crate::scope::{DomainName, ObjectName};
 
@@ -131,6 +131,14 @@ pub struct Guard {
     pub allowed_devices: Vec<String>,
     #[serde(default)]
     pub channel: ControlChannel,
+}
+
+impl Guard {
+    /// What pods are injected with. `trust`: the key that policies are signed with.
+    pub fn settings(&self, trust: &str) -> GuardSettings {
+        let Self { image, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices, channel: _ } = self.clone();
+        GuardSettings { image, trust: trust.to_owned(), image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices }
+    }
 }
 
 /// Where guards ask for their policy: a Service of the operator without an address of its own, whose name leads to every replica.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::object::metadata;
 use super::{Facts, ManagedObject, PortTarget, ServiceFact, Transport, network};
-use crate::policy::pod::POLICY_FILE;
+use crate::policy::pod::{POLICY_FILE, generated_name};
 use crate::policy::{Channel, Destination, Document, FORMAT, Mode, Network, Target, WorkloadId};
 use crate::scope::{self, Ceilings, ObjectName, Scope};
 
@@ -26,7 +26,7 @@ pub struct Origin {
 
 /// Name of the ConfigMap of a workload.
 pub(super) fn name(workload: &ObjectName) -> String {
-    format!("remit-{}", workload.name)
+    generated_name(&workload.name)
 }
 
 /// None: there are no guards.

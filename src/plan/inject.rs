@@ -16,11 +16,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::policy::WorkloadId;
 use crate::policy::pod::{
     GUARD_CONTAINER, HEALTH_PORT, IDS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER, TOKEN_AUDIENCE, TOKEN_FILE,
-    TOKEN_SECONDS,
+    TOKEN_SECONDS, generated_name,
 };
-use crate::scope::{Mode, Scope};
+use crate::scope::{Mode, ObjectName, Scope};
 
 /// What the operator's configuration says about guards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct GuardSettings {
 pub struct Injection<'a> {
     pub settings: &'a GuardSettings,
     pub scope: &'a Scope,
+    /// Of the AIWorkload.
+    pub workload_uid: &'a str,
     /// Drawn from [`IDS`] for this pod by the caller, anew at each call: ids that a pod brings along were chosen by its author.
     pub uid: u32,
     pub gid: u32,
@@ -76,7 +79,7 @@ pub(super) fn named_ids(spec: &PodSpec) -> Option<(u32, u32)> {
 
 /// Pods that a guard would not hold, but break: on the host's network the redirect would take the *node's* traffic, in a user
 /// namespace our ids cannot be mapped, and Windows has no such thing.
-fn unfit(spec: &PodSpec) -> bool {
+pub(super) fn unfit(spec: &PodSpec) -> bool {
     spec.host_network == Some(true) || spec.host_users == Some(false) || spec.os.as_ref().is_some_and(|os| os.name != "linux")
 }
 
@@ -138,10 +141,10 @@ fn harden(spec: &mut PodSpec) {
 
 /// Ours come first; what bears our names goes.
 fn place(spec: &mut PodSpec, injection: &Injection<'_>) {
-    let Injection { settings, scope, uid, gid } = *injection;
+    let Injection { settings, scope, workload_uid, uid, gid } = *injection;
     let foreign = |name: &str| name != REDIRECT_CONTAINER && name != GUARD_CONTAINER;
     spec.containers.retain(|c| foreign(&c.name));
-    let mut init = vec![redirect_container(settings, uid, gid), guard_container(settings, uid, gid)];
+    let mut init = vec![redirect_container(settings, uid, gid), guard_container(settings, &whose(&scope.workload, workload_uid), uid, gid)];
     init.extend(spec.init_containers.take().into_iter().flatten().filter(|c| foreign(&c.name)));
     spec.init_containers = Some(init);
     let mut volumes = vec![policy_volume(&scope.workload.name)];
@@ -154,7 +157,14 @@ pub(super) fn redirect_container(settings: &GuardSettings, uid: u32, gid: u32) -
     container(REDIRECT_CONTAINER, arguments, settings, confined((0, 0), Some("NET_ADMIN")))
 }
 
-pub(super) fn guard_container(settings: &GuardSettings, uid: u32, gid: u32) -> Container {
+pub(super) fn whose(workload: &ObjectName, uid: &str) -> WorkloadId {
+    WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: uid.to_owned() }
+}
+
+pub(super) const WORKLOAD_ARGUMENT: &str = "--workload=";
+
+pub(super) fn guard_container(settings: &GuardSettings, workload: &WorkloadId, uid: u32, gid: u32) -> Container {
+    let arguments = vec!["run".to_owned(), format!("--trust={}", settings.trust), format!("{WORKLOAD_ARGUMENT}{workload}")];
     Container {
         restart_policy: Some("Always".to_owned()),
         // The app starts when this one succeeds: long enough for a slow node, and asked often, because every pod waits for it.
@@ -166,14 +176,14 @@ pub(super) fn guard_container(settings: &GuardSettings, uid: u32, gid: u32) -> C
             read_only: Some(true),
             ..VolumeMount::default()
         }]),
-        ..container(GUARD_CONTAINER, vec!["run".to_owned(), format!("--trust={}", settings.trust)], settings, confined((uid, gid), None))
+        ..container(GUARD_CONTAINER, arguments, settings, confined((uid, gid), None))
     }
 }
 
 /// The policy of a workload, without which the guard does not start, and the token by which the operator knows the guard.
 pub(super) fn policy_volume(workload: &str) -> Volume {
     let policy = ConfigMapProjection {
-        name: format!("remit-{workload}"),
+        name: generated_name(workload),
         items: Some(vec![KeyToPath { key: POLICY_FILE.to_owned(), path: POLICY_FILE.to_owned(), mode: None }]),
         optional: Some(false),
     };
@@ -297,7 +307,7 @@ mod tests {
                     "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError",
                 },
                 {
-                    "name": "remit-guard", "image": image, "imagePullPolicy": "IfNotPresent", "args": ["run", "--trust=remit-policy+00000000+key"], "restartPolicy": "Always",
+                    "name": "remit-guard", "image": image, "imagePullPolicy": "IfNotPresent", "args": ["run", "--trust=remit-policy+00000000+key", "--workload=support/support-bot/uid-1"], "restartPolicy": "Always",
                     "resources": resources,
                     "securityContext": context(2_000_000_007, 2_000_000_008, json!({"drop": ["ALL"]})),
                     "startupProbe": probe(1, 120), "readinessProbe": probe(5, 3),

@@ -25,7 +25,7 @@ mod template;
 mod unscoped;
 mod validate;
 
-pub use admit::{Admission, Debugging, Subject, admit, admit_ours, admit_unscoped, admit_update};
+pub use admit::{Admission, Debugging, Subject, admit, admit_ours, admit_unscoped, admit_update, guarded_for};
 pub use break_glass::{BreakGlass, plain};
 pub use compare::{Difference, differences};
 pub use compile::{Plan, Refusal, RefusalReason, compile};

@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::object::metadata;
 use super::{ChannelFact, DnsFact, Facts, ManagedObject, PortTarget, Refusal, RefusalReason, ServiceFact, ServicePortFact, Transport};
-use crate::policy::pod::OPERATOR_LABELS;
+use crate::policy::pod::{OPERATOR_LABELS, generated_name};
 use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selector, Target};
 
 /// The label which every Namespace bears with its own name.
@@ -28,7 +28,7 @@ pub(super) const MOST_LABELS: usize = 32;
 
 /// Name of the NetworkPolicy of a workload.
 pub(super) fn name(workload: &ObjectName) -> String {
-    format!("remit-{}", workload.name)
+    generated_name(&workload.name)
 }
 
 /// It has no owner: a foreground deletion of the AIWorkload would remove it before the pods are gone.

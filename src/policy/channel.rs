@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Edition, Mode};
+use super::document::{Edition, LARGEST, Mode};
 
 /// Where the operator is asked (POST).
 pub const PATH: &str = "/v1/guard";
@@ -14,7 +14,8 @@ pub const PATH: &str = "/v1/guard";
 pub const REPORT_FORMAT: u32 = 1;
 /// More bytes than these are not read: of a report, of a signed policy, of a refusal.
 pub const LARGEST_REPORT: usize = 64 * 1024;
-pub const LARGEST_NOTE: usize = 1024 * 1024 + 4096;
+/// The text, and room for its signatures.
+pub const LARGEST_NOTE: usize = LARGEST + 4096;
 pub const LARGEST_REFUSAL: usize = 4096;
 /// A token is not longer.
 pub const LARGEST_TOKEN: usize = 16 * 1024;

@@ -3,7 +3,9 @@
 //! It names destinations, not mechanisms. Unknown fields and values are refused: an old guard never half-understands a new document.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,7 @@ pub const MOST_DESTINATIONS: usize = 1_024;
 /// Replicas of the operator that a guard speaks to.
 const MOST_OPERATORS: usize = 4;
 /// More bytes than this are not read.
-const LARGEST: usize = 1024 * 1024;
+pub(super) const LARGEST: usize = 1024 * 1024;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -47,6 +49,31 @@ pub struct WorkloadId {
     pub namespace: String,
     pub name: String,
     pub uid: String,
+}
+
+/// As a guard is told whose it is.
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, name, uid } = self;
+        write!(f, "{namespace}/{name}/{uid}")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an AIWorkload; it has the form `namespace/name/uid`")]
+pub struct WorkloadIdError;
+
+impl FromStr for WorkloadId {
+    type Err = WorkloadIdError;
+
+    fn from_str(text: &str) -> Result<Self, WorkloadIdError> {
+        match text.split('/').collect::<Vec<_>>()[..] {
+            [namespace, name, uid] if ![namespace, name, uid].contains(&"") => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() })
+            }
+            _ => Err(WorkloadIdError),
+        }
+    }
 }
 
 /// Which text it is, among all that were made of an AIWorkload's name.

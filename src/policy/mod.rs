@@ -16,6 +16,6 @@ mod tests;
 pub use decide::{Connect, Lookup, Permit, Record, Upstream};
 pub use document::{
     Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
-    next_serial,
+    WorkloadIdError, next_serial,
 };
 pub use reason::{Attempt, Reason};

@@ -9,6 +9,10 @@ pub const GUARD_CONTAINER: &str = "remit-guard";
 /// The volume with the policy and the guard's token, mounted into the guard only.
 pub const POLICY_VOLUME: &str = "remit-policy";
 pub const POLICY_DIRECTORY: &str = "/etc/remit/policy";
+/// Name of the ConfigMap with the policy of an AIWorkload, and of its NetworkPolicy.
+pub fn generated_name(workload: &str) -> String {
+    format!("remit-{workload}")
+}
 /// The key of the ConfigMap, and the file in the directory: the signed policy.
 pub const POLICY_FILE: &str = "policy.note";
 /// The file in the directory by which the operator knows the guard, its audience, and how long it is good for.

@@ -5,9 +5,9 @@
 
 c=remit-chart-c
 image=ghcr.io/remit-dev/remit-guard:$(sed -nE 's/^appVersion: "(.*)"/\1/p' "$chart/Chart.yaml")
-# As src/plan/inject.rs makes it, for the AIWorkload bot.
+# As src/plan/inject.rs makes it, for the AIWorkload bot (tests/it/generated.rs writes it); its uid is known once it is there.
 guarded=$(sed "s#IMAGE#$image#" "$here/guarded-pod.json")
-plain=$(jq 'del(.spec.initContainers, .spec.volumes) | .metadata |= {name: "probe", labels: {app: "other"}}' <<<"$guarded")
+plain=$(jq 'del(.spec.initContainers, .spec.volumes, .spec.serviceAccount, .spec.serviceAccountName, .spec.automountServiceAccountToken) | .metadata |= {name: "probe", labels: {app: "other"}}' <<<"$guarded")
 
 # judge WHAT NAMESPACE POD < CASES: a case is "NAME | words of the refusal (~: or), or pass | jq filter on POD"
 judge() {
@@ -37,6 +37,10 @@ workload_of() { # NAME SELECTOR [MODE [METADATA]]
 status_of() { # NAME REASON: what the operator says
   kubectl "${operator[@]}" -n $c patch aiworkload "$1" --subresource=status --type merge -p '{"status":{"conditions":[{"type":"Accepted","status":"False","reason":"'"$2"'","message":"m","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}'
 }
+
+told() { jq -r --arg n "$1" '"--workload=\(.metadata.namespace)/\($n)/\(.metadata.uid)"' < <(kubectl -n $c get aiworkload "$1" -o json); }
+# A guarded pod of another AIWorkload: a jq filter.
+for_workload() { printf '.metadata.labels = {app: "%s"} | .spec.initContainers[1].args[2] = "%s" | .spec.volumes[0].projected.sources[0].configMap.name = "remit-%s"' "$1" "$(told "$1")" "$1"; }
 
 created() { kubectl -n $c create --dry-run=server -f - <<<"$1"; }
 not_created() { ! created "$1"; }
@@ -86,6 +90,9 @@ guarded_pods() {
   status_of excess CeilingExceeded >/dev/null
   kubectl create -f - <<<"$configuration" >/dev/null
   passes "they are seen" until_true seen
+  # Nobody makes its account here.
+  kubectl -n $c create serviceaccount bot >/dev/null
+  guarded=$(jq --arg w "$(told bot)" '.spec.initContainers[1].args[2] = $w' <<<"$guarded")
   local l='.metadata.labels ='
   judge "selected" $c "$plain" <<CASES
 free          | pass  | .
@@ -151,6 +158,11 @@ guard-args      | must be a sidecar | $guard.args[0] = "redirect"
 guard-more      | must be a sidecar | $guard.args += ["--x"]
 guard-no-trust  | must be a sidecar | $guard.args[1] = "--x"
 guard-trust     | must be a sidecar | del($guard.args[1])
+guard-of-nobody | must be told~must be a sidecar | del($guard.args[2])
+guard-of-other  | must be told~must hold the policy | $guard.args[2] = "$(told observed)"
+guard-of-before | must be told | $guard.args[2] |= sub("/[0-9a-f-]+$"; "/d9607e19-f88f-11e6-a518-42010a800195")
+guard-elsewhere | must be told~must be a sidecar | $guard.args[2] |= sub("=[^/]+/"; "=$b/")
+guard-of-no-uid | must be told~must be a sidecar | $guard.args[2] |= sub("/[0-9a-f-]+$"; "/")
 guard-startup   | must be a sidecar | $guard.startupProbe = {exec: {command: ["sh"]}}
 guard-ready     | must be a sidecar | $guard.readinessProbe = {exec: {command: ["sh"]}}
 guard-escalates | must have the securityContext~Pod Security | $guard.securityContext.allowPrivilegeEscalation = true
@@ -175,20 +187,20 @@ other-path      | must mount the volume remit-policy | $guard.volumeMounts[0].mo
 writable        | must mount the volume remit-policy | $guard.volumeMounts[0].readOnly = false
 sub-path        | must mount the volume remit-policy | $guard.volumeMounts[0].subPath = "x"
 sub-path-expr   | must mount the volume remit-policy | $guard.volumeMounts[0].subPathExpr = "x"
-no-volume       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload~must mount the volume | del(.spec.volumes, $guard.volumeMounts)
-other-kind      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | .spec.volumes[0] = {name: "remit-policy", configMap: {name: "remit-bot"}}
-other-policy    | must be the policy of AIWorkload bot | ${source}[0].configMap.name = "remit-evil"
-optional        | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.optional = true
-whole-map       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | del(${source}[0].configMap.items)
-other-key       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items[0].key = "x"
-other-name      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.name = "bot"
-decoy           | must be the policy of AIWorkload bot | .spec.volumes += [.spec.volumes[0] | .name = "v" | del(.projected.sources[1])] | ${source}[0].configMap.name = "remit-evil"
-two-items       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items += [{key: "x", path: "x"}]
-item-path       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[0].configMap.items[0].path = "x"
-token-path      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[1].serviceAccountToken.path = "x"
-token-time      | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source}[1].serviceAccountToken.expirationSeconds = 7200
-third-source    | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | ${source} += [{secret: {name: "x"}}]
-api-token       | must be the policy of AIWorkload bot~must hold the policy of an AIWorkload | del(${source}[1].serviceAccountToken.audience)
+no-volume       | must be the policy of AIWorkload bot~must hold the policy of the guard~must mount the volume | del(.spec.volumes, $guard.volumeMounts)
+other-kind      | must be the policy of AIWorkload bot~must hold the policy of the guard | .spec.volumes[0] = {name: "remit-policy", configMap: {name: "remit-bot"}}
+other-policy    | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.name = "remit-evil"
+optional        | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.optional = true
+whole-map       | must be the policy of AIWorkload bot~must hold the policy of the guard | del(${source}[0].configMap.items)
+other-key       | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.items[0].key = "x"
+other-name      | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.name = "bot"
+decoy           | must be the policy of AIWorkload bot~must hold the policy of the guard | .spec.volumes += [.spec.volumes[0] | .name = "v" | del(.projected.sources[1])] | ${source}[0].configMap.name = "remit-evil"
+two-items       | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.items += [{key: "x", path: "x"}]
+item-path       | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[0].configMap.items[0].path = "x"
+token-path      | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[1].serviceAccountToken.path = "x"
+token-time      | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[1].serviceAccountToken.expirationSeconds = 7200
+third-source    | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source} += [{secret: {name: "x"}}]
+api-token       | must be the policy of AIWorkload bot~must hold the policy of the guard | del(${source}[1].serviceAccountToken.audience)
 app-mounts      | is the guard.s own; take the mount out | .spec.containers[0].volumeMounts = [{name: "remit-policy", mountPath: "/x"}]
 init-mounts     | is the guard.s own; take the mount out | .spec.initContainers += [.spec.containers[0] + {name: "init", volumeMounts: [{name: "remit-policy", mountPath: "/x"}]}]
 app-token       | tokens for remit.dev/guard are for guards alone | .spec.volumes += [{name: "v", projected: {sources: [{serviceAccountToken: {audience: "remit.dev/guard", path: "t"}}]}}]
@@ -226,7 +238,10 @@ by-user         | are kept for guards | .spec.containers[0].securityContext.runA
 by-token        | tokens for remit.dev/guard are for guards alone | .spec.volumes = [{name: "v", projected: {sources: [{serviceAccountToken: {audience: "remit.dev/guard", path: "t"}}]}}]
 CASES
   judge "guarded, in Observe" $c "$guarded" <<CASES
-observed        | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed"
+observed        | pass | $(for_workload observed)
+other-policy    | must hold the policy of the guard's AIWorkload | $(for_workload observed) | ${source}[0].configMap.name = "remit-bot"
+elsewhere       | must be a sidecar | $(for_workload observed) | $guard.args[2] |= sub("=[^/]+/"; "=$b/")
+no-uid          | must be a sidecar | $(for_workload observed) | $guard.args[2] |= sub("/[0-9a-f-]+$"; "/1")
 its-app-as-was  | pass | .metadata.labels = {app: "observed"} | .spec.shareProcessNamespace = true
 guard-image     | must be as Remit injects them | .metadata.labels = {app: "observed"} | $guard.image = "evil"
 network         | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed" | .metadata.annotations = {"k8s.v1.cni.cncf.io/networks": "x"}
@@ -238,7 +253,7 @@ running_pods() {
   local never='never change on a running pod' debug='an ephemeral container would run' leaves='would no longer select the pod' enters='would select the pod, which has no guard'
   local change=(kubectl -n $c patch pod --dry-run=server --type strategic)
   passes "a guarded pod" kubectl -n $c create -f - <<<"$guarded"
-  passes "a guarded pod with an exception" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "opened", labels: {app: "opened"}} | .spec.volumes[0].projected.sources[0].configMap.name = "remit-opened"' <<<"$guarded")"
+  passes "a guarded pod with an exception" kubectl -n $c create -f - <<<"$(jq "$(for_workload opened) | .metadata.name = \"opened\"" <<<"$guarded")"
   passes "a guarded pod that no AIWorkload selects any more" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "left", labels: {app: "left"}}' <<<"$guarded")"
   passes "a free pod" kubectl -n $c create -f - <<<"$(jq '.metadata.name = "free"' <<<"$plain")"
   # From before: an older guard, none at all.

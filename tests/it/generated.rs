@@ -5,7 +5,10 @@ use std::fmt::Write;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
+use remit::plan::{self, Admission, Debugging, GuardSettings, Injection, Subject};
+use remit::policy::pod::IDS;
 use remit::scope::NEVER_GRANTABLE;
+use serde_json::json;
 
 use crate::assert_generated;
 
@@ -59,6 +62,33 @@ fn never_grantable() {
         writeln!(page, "| {group} | `{}` | {what} | {} |", row.resource, row.why).unwrap();
     }
     assert_generated("docs/never-grantable.md", &page);
+}
+
+/// What tests/chart/pods.sh shows to the API server's own policies is what is injected. IMAGE and the AIWorkload's uid it fills in.
+#[test]
+fn guarded_pod() {
+    let workload = json!({
+        "apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"name": "bot", "namespace": "remit-chart-c", "uid": "UID"},
+        "spec": {"mode": "Enforce", "selector": {"matchLabels": {"app": "bot"}}},
+    });
+    let scope = plan::validate(&serde_json::from_value(workload).unwrap()).unwrap();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bot", "labels": {"app": "bot"}},
+        "spec": {"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "app", "image": "registry.example.com/bot:1"}]},
+    });
+    let settings = GuardSettings {
+        image: "IMAGE".into(),
+        trust: "remit-policy+00000000+key".into(),
+        image_pull_policy: "IfNotPresent".into(),
+        cpu_request: "10m".into(),
+        memory_request: "24Mi".into(),
+        memory_limit: "96Mi".into(),
+    };
+    let injection = Injection { settings: &settings, scope: &scope, workload_uid: "UID", uid: IDS.start() + 7, gid: IDS.start() + 8 };
+    let pod = plan::inject(&serde_json::from_value(pod).unwrap(), &injection);
+    let admission = Admission { scope: &scope, workload_uid: "UID", settings: &settings, debugging: Debugging::Refused };
+    assert_eq!(plan::admit(&pod.metadata, pod.spec.as_ref().unwrap(), Subject::Pod, &admission), []);
+    assert_generated("tests/chart/guarded-pod.json", &(serde_json::to_string_pretty(&pod).unwrap() + "\n"));
 }
 
 /// A table of the fields of one object, then the same for each object below it.

@@ -41,17 +41,7 @@ impl Pods {
     fn settings(&self) -> Result<Option<GuardSettings>, Trouble> {
         let Some(guard) = &self.guard else { return Ok(None) };
         let key = self.keys.current().ok_or(Trouble::NotReady("the key that policies are signed with"))?;
-        let config::Guard { image, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices, channel: _ } =
-            guard.clone();
-        Ok(Some(GuardSettings {
-            image,
-            trust: key.trust().to_owned(),
-            image_pull_policy,
-            cpu_request,
-            memory_request,
-            memory_limit,
-            allowed_devices,
-        }))
+        Ok(Some(guard.settings(key.trust())))
     }
 
     fn cached(&self, namespace: &str) -> Result<Residents, Trouble> {
@@ -78,16 +68,18 @@ impl<C: Cluster> Handler<C> {
             return Ok(None);
         }
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let cached = self.pods.cached(namespace)?;
-        let selected = match cached.selected(&labels) {
-            Selected::By(scope) if scope.mode == Mode::Enforce => Selected::By(scope),
-            _ => self.listed(namespace, cached.ceilings).await?.selected(&labels),
-        };
+        let mut residents = self.pods.cached(namespace)?;
+        let mut selected = residents.selected(&labels);
+        if !matches!(&selected, Selected::By(scope) if scope.mode == Mode::Enforce) {
+            residents = self.listed(namespace, residents.ceilings).await?;
+            selected = residents.selected(&labels);
+        }
         // What is not injected is refused on /admit, with the reason.
         let Selected::By(scope) = selected else { return Ok(None) };
         let random = rustls::crypto::ring::default_provider().secure_random;
         let id = || draw(random, IDS).map_err(|_| Trouble::NotReady("randomness for the guard's ids"));
-        let injected = inject(&pod, &Injection { settings: &settings, scope: &scope, uid: id()?, gid: id()? });
+        let workload_uid = residents.uid(&scope.workload.name);
+        let injected = inject(&pod, &Injection { settings: &settings, scope: &scope, workload_uid, uid: id()?, gid: id()? });
         let patch = patch(object.data.get("spec").unwrap_or(&Value::Null), &pod, &injected);
         Ok(Some(patch).filter(|patch| patch.as_array().is_some_and(|operations| !operations.is_empty())))
     }

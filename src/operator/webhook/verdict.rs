@@ -72,7 +72,8 @@ impl By<'_> {
                     Subject::Template => pod,
                     Subject::Pod => {
                         let (uid, gid) = ids(&pod).unwrap_or((*IDS.start(), *IDS.start()));
-                        inject(&pod, &Injection { settings: self.settings, scope: &enforced, uid, gid })
+                        let workload_uid = self.residents.uid(&enforced.workload.name);
+                        inject(&pod, &Injection { settings: self.settings, scope: &enforced, workload_uid, uid, gid })
                     }
                 };
                 let spec = pod.spec.as_ref().unwrap_or(spec);
@@ -155,7 +156,13 @@ impl By<'_> {
     }
 
     fn admission<'b>(&'b self, scope: &'b Scope) -> Admission<'b> {
-        Admission { scope, settings: self.settings, debugging: self.residents.debugging(&scope.workload.name, self.now) }
+        let workload = &scope.workload.name;
+        Admission {
+            scope,
+            workload_uid: self.residents.uid(workload),
+            settings: self.settings,
+            debugging: self.residents.debugging(workload, self.now),
+        }
     }
 
     /// What is bound to the account of an AIWorkload is for its pods.

@@ -10,6 +10,7 @@ use crate::scope::Scope;
 
 pub const UID: u32 = 2_000_000_007;
 pub const GID: u32 = 2_000_000_008;
+pub const WORKLOAD_UID: &str = "uid-1";
 
 /// An image that nobody can change.
 pub const IMAGE: &str = "registry.example.com/bot:1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -50,7 +51,7 @@ pub fn example() -> Scope {
 }
 
 pub fn injected(pod: &Pod, scope: &Scope) -> Pod {
-    inject(pod, &Injection { settings: &settings(), scope, uid: UID, gid: GID })
+    inject(pod, &Injection { settings: &settings(), scope, workload_uid: WORKLOAD_UID, uid: UID, gid: GID })
 }
 
 pub fn pod(value: Value) -> Pod {

@@ -6,9 +6,13 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Judged, Subject, error, everybody, is_ours, others};
+use super::context::{Context, reserved_ids};
+use super::{Judged, Listed, Subject, error, everybody, is_ours, others};
 use crate::plan::FieldError;
-use crate::plan::inject::{guard_container, is_token_volume, named_ids, policy_volume, redirect_container};
+use crate::plan::inject::{
+    GuardSettings, WORKLOAD_ARGUMENT, guard_container, is_token_volume, named_ids, policy_volume, redirect_container, unfit, whose,
+};
+use crate::policy::WorkloadId;
 use crate::policy::pod::{POLICY_VOLUME, REDIRECT_CONTAINER};
 
 /// Where the API server mounts an account's token.
@@ -27,7 +31,8 @@ pub(super) fn in_place(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
         errors.push(error(path, format!("is not there with arguments that Remit writes, so nothing leads to the guard; {LEAVE_IT}")));
         return;
     };
-    let expected = [redirect_container(admission.settings, uid, gid), guard_container(admission.settings, uid, gid)];
+    let workload = whose(&admission.scope.workload, admission.workload_uid);
+    let expected = [redirect_container(admission.settings, uid, gid), guard_container(admission.settings, &workload, uid, gid)];
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (position, expected) in expected.iter().enumerate() {
         let path = format!("spec.initContainers[name={}]", expected.name);
@@ -96,6 +101,39 @@ pub(super) fn names_unused(spec: &PodSpec, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// The AIWorkload for which this pod was injected. None: it has no guard, or none that nothing in the pod goes round; what was made before its
+/// namespace was enrolled may bear any name.
+///
+/// Of any version of the guard (the image's repository counts): an older one goes on until its pod is replaced.
+pub fn guarded_for(spec: &PodSpec, settings: &GuardSettings) -> Option<WorkloadId> {
+    const FREE: [&str; 6] =
+        ["image", "imagePullPolicy", "startupProbe", "readinessProbe", "terminationMessagePath", "terminationMessagePolicy"];
+    let (uid, gid) = named_ids(spec)?;
+    let [redirect, guard, rest @ ..] = spec.init_containers.as_deref()? else { return None };
+    let workload: WorkloadId = guard.args.iter().flatten().find_map(|a| a.strip_prefix(WORKLOAD_ARGUMENT))?.parse().ok()?;
+    let expected = [redirect_container(settings, uid, gid), guard_container(settings, &workload, uid, gid)];
+    let as_injected = [redirect, guard].into_iter().zip(&expected).all(|(found, expected)| {
+        let same_image = repository(found.image.as_deref().unwrap_or_default()) == repository(&settings.image);
+        let differing = differences(&pinned(expected, spec), &pinned(found, spec));
+        same_image && differing.iter().all(|member| FREE.contains(&member.as_str()))
+    });
+    let posing =
+        rest.iter().chain(&spec.containers).any(|c| is_ours(&c.name) || c.volume_mounts.iter().flatten().any(|m| m.name == POLICY_VOLUME));
+    let mut reserved = Vec::new();
+    for context in std::iter::once(Context::of_pod(spec)).chain(others(spec).iter().map(Listed::context)) {
+        reserved_ids(&context, &mut reserved);
+    }
+    let volumes: Vec<_> = spec.volumes.iter().flatten().filter(|v| v.name == POLICY_VOLUME).collect();
+    let held = as_injected && !posing && reserved.is_empty() && volumes == [&policy_volume(&workload.name)] && !unfit(spec);
+    held.then_some(workload)
+}
+
+/// Of an image, without tag and digest.
+fn repository(image: &str) -> &str {
+    let name = image.split_once('@').map_or(image, |(name, _)| name);
+    name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name)
+}
+
 fn absent_from_template(judged: &Judged<'_>) -> bool {
     judged.subject == Subject::Template
         && !everybody(judged.spec).iter().any(|c| is_ours(c.name))
@@ -127,4 +165,70 @@ pub(super) fn differences<T: Serialize>(one: &T, other: &T) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::admit::fixture::{UID, bot, injected, pod, put, scope, settings, token_volume};
+
+    fn of(value: &Value) -> Option<String> {
+        guarded_for(pod(value.clone()).spec.as_ref().unwrap(), &settings()).map(|workload| workload.to_string())
+    }
+
+    #[test]
+    fn what_is_a_guard() {
+        let stored = || serde_json::to_value(injected(&pod(bot()), &scope())).unwrap();
+        let changed = |changes: &[(&str, Value)]| {
+            let mut value = stored();
+            changes.iter().for_each(|(at, to)| put(&mut value, at, to.clone()));
+            of(&value)
+        };
+        let expected = Some("support/support-bot/uid-1".to_owned());
+        assert_eq!(of(&stored()), expected);
+        let (redirect, guard) = ("/spec/initContainers/0", "/spec/initContainers/1");
+        let of_version = |image: &str| changed(&[(&format!("{redirect}/image"), json!(image)), (&format!("{guard}/image"), json!(image))]);
+        for image in
+            ["registry.example.com/remit-guard:0.0.9", "registry.example.com/remit-guard@sha256:0", "registry.example.com/remit-guard"]
+        {
+            assert_eq!(of_version(image), expected, "{image}");
+        }
+        for image in ["evil", "registry.example.com/remit-guard-evil:1", "registry.example.com:5000/remit-guard", "evil/remit-guard:1", ""]
+        {
+            assert_eq!(of_version(image), None, "{image}");
+        }
+        let goes_on = [
+            ("more memory", format!("{guard}/resources/limits/memory"), json!("1Gi")),
+            ("probes of another version", format!("{guard}/readinessProbe/periodSeconds"), json!(9)),
+            ("another init container after them", "/spec/initContainers/-".into(), json!({"name": "setup"})),
+            ("the API server's token", "/spec/volumes/-".into(), token_volume()),
+        ];
+        for (what, at, value) in goes_on {
+            assert_eq!(changed(&[(&at, value)]), expected, "{what}");
+        }
+        let poses = [
+            ("the name alone", "/spec/initContainers".into(), json!([{"name": "remit-guard", "image": settings().image}])),
+            ("no init containers", "/spec/initContainers".into(), json!([])),
+            ("no redirect", redirect.into(), json!({"name": "setup"})),
+            ("a redirect that lets another user pass", format!("{redirect}/args/1"), json!("--uid=2000000009")),
+            ("the guard's image for one alone", format!("{redirect}/image"), json!("evil")),
+            ("a command", format!("{guard}/command"), json!(["sh"])),
+            ("another key", format!("{guard}/args/1"), json!("--trust=remit-policy+00000000+other")),
+            ("for nobody", format!("{guard}/args/2"), json!("--x")),
+            ("for another, with this one's policy", format!("{guard}/args/2"), json!("--workload=support/other/uid-1")),
+            ("more arguments", format!("{guard}/args/-"), json!("--policy=/tmp/mine")),
+            ("powers", format!("{guard}/securityContext/privileged"), json!(true)),
+            ("a second of the name", "/spec/containers/-".into(), json!({"name": "remit-guard"})),
+            ("another volume", "/spec/volumes/0".into(), json!({"name": "remit-policy", "emptyDir": {}})),
+            ("an app with its token", "/spec/containers/0/volumeMounts/-".into(), json!({"name": "remit-policy", "mountPath": "/x"})),
+            ("an app as its user", "/spec/containers/0/securityContext/runAsUser".into(), json!(UID)),
+            ("the node's network", "/spec/hostNetwork".into(), json!(true)),
+        ];
+        for (what, at, value) in poses {
+            assert_eq!(changed(&[(&at, value)]), None, "{what}");
+        }
+        assert_eq!(of(&bot()), None);
+    }
 }

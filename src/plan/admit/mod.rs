@@ -36,6 +36,7 @@ use super::inject::GuardSettings;
 use crate::policy::pod::{GUARD_CONTAINER, REDIRECT_CONTAINER};
 use crate::scope::Scope;
 
+pub use self::guard::guarded_for;
 pub use self::update::{admit_ours, admit_update};
 
 /// What is judged.
@@ -52,6 +53,7 @@ pub enum Subject {
 pub struct Admission<'a> {
     /// Of the AIWorkload that selects the pod.
     pub scope: &'a Scope,
+    pub workload_uid: &'a str,
     pub settings: &'a GuardSettings,
     pub debugging: Debugging,
 }
@@ -192,13 +194,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::fixture::{
-        GID, IMAGE, KUBERNETES, SPEC, UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume,
+        GID, IMAGE, KUBERNETES, SPEC, UID, WORKLOAD_UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume,
     };
     use super::*;
     use crate::plan::fixture;
 
     fn judge(pod: &Pod, subject: Subject, scope: &Scope) -> Vec<String> {
-        let admission = Admission { scope, settings: &settings(), debugging: Debugging::Refused };
+        let admission = Admission { scope, workload_uid: WORKLOAD_UID, settings: &settings(), debugging: Debugging::Refused };
         let errors = admit(&pod.metadata, pod.spec.as_ref().unwrap(), subject, &admission);
         errors.iter().map(ToString::to_string).collect()
     }
@@ -496,6 +498,12 @@ mod tests {
             (format!("{guard}/image"), json!("evil"), "spec.initContainers[name=remit-guard].image", "not as Remit injected it"),
             (format!("{guard}/command"), json!(["sleep"]), "spec.initContainers[name=remit-guard].command", "not as Remit"),
             (format!("{guard}/env"), json!([{"name": "LD_PRELOAD"}]), "spec.initContainers[name=remit-guard].env", "not as Remit"),
+            (
+                format!("{guard}/args/2"),
+                json!("--workload=support/support-bot/uid-2"),
+                "spec.initContainers[name=remit-guard].args",
+                "not as Remit",
+            ),
             (format!("{guard}/imagePullPolicy"), json!("Never"), "spec.initContainers[name=remit-guard].imagePullPolicy", "not as Remit"),
             (
                 format!("{guard}/volumeMounts/-"),

@@ -152,7 +152,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::admit::fixture::{UID, bot, injected, pod, put, scope, settings};
+    use crate::plan::admit::fixture::{UID, WORKLOAD_UID, bot, injected, pod, put, scope, settings};
 
     fn errors(before: &Value, changes: &[(&str, Value)], admission: bool) -> Vec<String> {
         errors_while(Debugging::Refused, before, changes, admission)
@@ -164,7 +164,7 @@ mod tests {
             put(&mut after, at, value.clone());
         }
         let (scope, settings) = (scope(), settings());
-        let admission = admission.then_some(Admission { scope: &scope, settings: &settings, debugging });
+        let admission = admission.then_some(Admission { scope: &scope, workload_uid: WORKLOAD_UID, settings: &settings, debugging });
         admit_update(&pod(before.clone()), &pod(after), admission.as_ref()).iter().map(ToString::to_string).collect()
     }
 

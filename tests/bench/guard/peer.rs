@@ -66,7 +66,8 @@ impl Peer {
                 peer.write("resolv.conf", &format!("nameserver {DNS}\n"));
                 let (note, resolv) = (peer.path("policy.note"), peer.path("resolv.conf"));
                 let trust = signer().trust().to_string();
-                peer.spawn(&["--reuid", &uid.to_string()], &[&path, "run", "--policy", &note, "--trust", &trust, "--resolv-conf", &resolv])
+                let guard = [&path, "run", "--policy", &note, "--trust", &trust, "--workload", "support/bot/u", "--resolv-conf", &resolv];
+                peer.spawn(&["--reuid", &uid.to_string()], &guard)
             }
             Program::HAProxy(path) => {
                 peer.redirect();

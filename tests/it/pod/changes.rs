@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use remit::policy::WorkloadId;
 use remit::policy::signed::Signer;
 
 use super::{EVIL, HELP, ORDERS, Outcome, World, changed, connect, hello, policy, signer};
@@ -51,6 +52,31 @@ fn a_narrowed_scope_cuts_what_it_forbids_and_nothing_else() {
     world.eventually("suspend cuts everything", || goes_on(&mut help, b"more").err().ok_or("it goes on".to_owned()));
     assert_eq!(world.tcp(HELP[0], 443, &hello("help.example.com")), Outcome::Error(ErrorKind::ConnectionReset));
     assert!(!world.denials("suspended").is_empty());
+}
+
+/// Somebody was faster than the operator, with a note that the operator signed for another.
+#[test]
+fn a_foreign_policy_that_was_there_first_lets_nothing_pass() {
+    for foreign in ["elsewhere/bot/u", "support/other/u", "support/bot/earlier"] {
+        let world = World::new();
+        world.redirect();
+        world.policy(&changed(|p| {
+            p["mode"] = json!("Observe");
+            p["workload"] = json!(foreign.parse::<WorkloadId>().unwrap());
+        }));
+        world.start();
+        let said = format!("the policy is of AIWorkload {foreign}, and this guard was made for support/bot/u");
+        world.eventually("it is said", || if world.log().contains(&said) { Ok(()) } else { Err(world.log()) });
+        assert!(!world.health().unwrap_or_default().starts_with("HTTP/1.1 200"), "{foreign}: not ready");
+        for (to, port) in [(EVIL[0], 443), (EVIL[1], 443), (ORDERS, 5432), (ORDERS, 22)] {
+            assert_ne!(world.tcp(to, port, b"ping"), Outcome::Echo, "{foreign}: {to}");
+        }
+        assert_eq!(world.arrived(), Default::default(), "{foreign}");
+        world.policy(&policy());
+        world.ready();
+        assert_eq!(world.tcp(ORDERS, 5432, b"ping"), Outcome::Echo, "{foreign}: its own is taken all the same");
+        assert_ne!(world.tcp(EVIL[0], 443, b"ping"), Outcome::Echo);
+    }
 }
 
 #[test]

@@ -95,6 +95,22 @@ fn its_own_user_cannot_look_into_it() {
 }
 
 #[test]
+fn whom_it_guards_it_is_told_with_the_key() {
+    let said = |arguments: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_remit-guard")).arg("run").args(arguments).output().expect("it starts");
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let trust = super::signer().trust().to_string();
+    assert!(said(&["--trust", &trust]).contains("--workload <NAMESPACE/NAME/UID>"));
+    for workload in ["support/bot", "support/bot/", "support/bot/u/v", ""] {
+        let said = said(&["--trust", &trust, "--workload", workload]);
+        assert!(said.contains("namespace/name/uid") || said.contains("a value is required"), "{workload}: {said}");
+    }
+    assert!(said(&["--unsigned", "--workload", "support/bot/u"]).contains("cannot be used with"));
+}
+
+#[test]
 fn it_refuses_to_be_more_than_a_user() {
     let world = World::new();
     world.policy(&policy());

@@ -190,7 +190,7 @@ impl World {
             .args(["setpriv", "--clear-groups", "--regid", &self.gid.to_string()])
             .args(user)
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
-            .args(["--trust", &signer().trust().to_string(), "--token", &self.path("token")])
+            .args(["--trust", &signer().trust().to_string(), "--workload", "support/bot/u", "--token", &self.path("token")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
