@@ -160,21 +160,20 @@ async fn operate(
     let events = Events::new(client.clone(), identity.clone(), metrics.clone());
     let policies = channel::InCluster::new(world.clone(), keys.clone());
     let guards = {
-        let parts = channel::Parts {
+        let parts = config.guard.clone().map(|guard| channel::Parts {
             client: client.clone(),
+            guard,
             events: events.clone(),
             keys: keys.clone(),
             policies: policies.clone(),
             world: world.clone(),
             collected: collected.clone(),
             metrics: channel_metrics,
-        };
-        let (config, stopped) = (config.clone(), stopped.clone());
+        });
+        let stopped = stopped.clone();
         async move {
-            match &config.guard {
-                Some(guard) => {
-                    channel::run(guard.channel.listen_port.unwrap_or(guard.channel.port), parts, stopped).await.map_err(RunError::from)
-                }
+            match parts {
+                Some(parts) => channel::run(parts, stopped).await.map_err(RunError::from),
                 None => Ok(()),
             }
         }

@@ -5,27 +5,50 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use remit::guard::channel::{Answer, Client};
+use remit::plan::{GuardSettings, Injection, inject, validate};
 use remit::policy::channel::{Enforced, REPORT_FORMAT, Report};
+use remit::policy::pod::IDS;
 use remit::policy::signed::{Signer, Trust};
 use remit::policy::{Document, Edition, Mode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Operator, World, check, eventually, kind, run};
 
-/// A pod with a container of the guard's name, and a token of its guard.
-async fn pod(world: &World, namespace: &str, name: &str, app: &str, audience: &str) -> String {
-    let container = |name: &str| json!({"name": name, "image": "none.example.com/none:1"});
-    let mut guard = container("remit-guard");
-    guard["restartPolicy"] = json!("Always");
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
-        "spec": {"initContainers": [guard], "containers": [container("main")], "terminationGracePeriodSeconds": 0},
+/// A pod with the guard of AIWorkload bot, and a token of its guard. (No webhook is asked here.)
+async fn pod(world: &World, namespace: &str, name: &str, app: &str, audience: &str, trust: &Trust) -> String {
+    let workload = json!({
+        "apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"name": "bot", "namespace": namespace},
+        "spec": {"mode": "Observe", "selector": {"matchLabels": {"app": "bot"}}},
     });
+    let scope = validate(&serde_json::from_value(workload).unwrap()).expect("a scope");
+    let settings = GuardSettings {
+        image: "none.example.com/guard:0".into(),
+        trust: trust.to_string(),
+        image_pull_policy: "IfNotPresent".into(),
+        cpu_request: "10m".into(),
+        memory_request: "24Mi".into(),
+        memory_limit: "96Mi".into(),
+    };
+    let plain = serde_json::from_value(unguarded(namespace, name, app)).unwrap();
+    let injection = Injection { settings: &settings, scope: &scope, workload_uid: "u", uid: *IDS.start(), gid: *IDS.end() };
+    made(world, serde_json::to_value(inject(&plain, &injection)).unwrap(), audience).await
+}
+
+fn unguarded(namespace: &str, name: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
+        "spec": {"containers": [{"name": "main", "image": "none.example.com/none:1"}], "terminationGracePeriodSeconds": 0},
+    })
+}
+
+/// Makes the pod, and a token that is bound to it.
+async fn made(world: &World, pod: Value, audience: &str) -> String {
+    let (name, namespace) = (pod["metadata"]["name"].clone(), pod["metadata"]["namespace"].as_str().unwrap().to_owned());
     let (pod, _) = eventually("the pod can be made", || async { world.admin.apply(pod.clone()).await.map_err(|e| e.to_string()) }).await;
     let reference = json!({"kind": "Pod", "apiVersion": "v1", "name": name, "uid": pod["metadata"]["uid"]});
     let spec = json!({"audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": reference});
     let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
-    let path = format!("{}/token", kind("ServiceAccount").path(namespace, "default"));
+    let path = format!("{}/token", kind("ServiceAccount").path(&namespace, "default"));
     let answer = world.admin.request("POST", &path, None, Some(&request)).await.expect("a token");
     answer["status"]["token"].as_str().expect("a token").to_owned()
 }
@@ -78,7 +101,7 @@ fn a_guard_gets_the_policy_of_its_pod_and_the_status_says_so() {
         world.is_ready(&own, "bot").await;
         says(&world, &own, "0/0", "NoPods").await;
         let (guard, trust) = client(&world).await;
-        let token = &pod(&world, &own, "bot-1", "bot", "remit.dev/guard").await;
+        let token = &pod(&world, &own, "bot-1", "bot", "remit.dev/guard", &trust).await;
         let first = edition(&trust, ask(&guard, operator, token, None).await);
 
         // A change while the guard waits.
@@ -101,13 +124,21 @@ fn a_guard_gets_the_policy_of_its_pod_and_the_status_says_so() {
             () = says(&world, &own, "1/1", "Guarded") => {}
         }
 
+        // Made before the enrolment, say: the name, the first places and a token do not make a guard.
+        let mut posing = unguarded(&own, "posing", "bot");
+        let container = |name: &str| json!({"name": name, "image": "none.example.com/guard:1", "restartPolicy": "Always"});
+        posing["spec"]["initContainers"] = json!([container("remit-redirect"), container("remit-guard")]);
+        let posing = made(&world, posing, "remit.dev/guard").await;
+        assert_eq!(refused(ask(&guard, operator, &posing, None).await), (403, "NotGuarded".to_owned()));
+        world.admin.delete("Pod", &own, "posing").await.unwrap();
+
         // Others, with tokens that are good for something else.
-        let stray = pod(&world, &own, "stray", "other", "remit.dev/guard").await;
+        let stray = pod(&world, &own, "stray", "other", "remit.dev/guard", &trust).await;
         assert_eq!(refused(ask(&guard, operator, &stray, None).await), (403, "NotGuarded".to_owned()));
-        let api = pod(&world, &own, "bot-2", "bot", "https://kubernetes.default.svc").await;
+        let api = pod(&world, &own, "bot-2", "bot", "https://kubernetes.default.svc", &trust).await;
         assert_eq!(refused(ask(&guard, operator, &api, None).await), (401, "TokenRefused".to_owned()));
         let outside = world.namespace_with("outside", json!({})).await;
-        let outside = pod(&world, &outside, "bot-1", "bot", "remit.dev/guard").await;
+        let outside = pod(&world, &outside, "bot-1", "bot", "remit.dev/guard", &trust).await;
         assert_eq!(refused(ask(&guard, operator, &outside, None).await), (403, "NotEnrolled".to_owned()));
 
         // Another key with the pod's token.

@@ -12,7 +12,7 @@ use remit::cluster::facts::{self, NamespaceFact};
 use remit::cluster::{Settings, SharedWorld};
 use remit::guard::channel::{Answer, ChannelError, Client, Connection};
 use remit::operator::Keys;
-use remit::operator::channel::{self, AskError, Cluster, Collected, Context, Metrics, Note, Policies, SeenPod};
+use remit::operator::channel::{self, AskError, Cluster, Collected, Context, Metrics, Note, Policies, SeenGuard, SeenPod};
 use remit::policy::channel::{Enforced, REPORT_FORMAT, Report};
 use remit::policy::signed::{Signer, Trust};
 use remit::policy::{Document, Edition, Mode};
@@ -95,7 +95,8 @@ impl Operator {
         let status = json!({"authenticated": true, "audiences": ["remit.dev/guard"], "user": user});
         said.tokens.insert(token.clone(), status);
         let labels = [("app".to_owned(), app.to_owned())].into();
-        said.pods.insert(ObjectName::new(namespace, name), SeenPod { uid, labels, restarts });
+        let guard = restarts.map(|restarts| SeenGuard { workload: ObjectName::new(namespace, "bot"), restarts });
+        said.pods.insert(ObjectName::new(namespace, name), SeenPod { uid, labels, guard });
         token
     }
 
@@ -315,7 +316,7 @@ async fn one_key_for_each_pod() {
     let restarted = Client::new(&operator.public_key()).unwrap();
     let (answer, ()) = tokio::join!(ask(&restarted), async {
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        operator.said().pods.get_mut(&ObjectName::new("support", "bot-1")).unwrap().restarts = Some(1);
+        operator.pod("support", "bot-1", "bot", Some(1));
     });
     assert!(matches!(answer, Answer::Policy(_)), "{answer:?}");
     assert_eq!(refusal(ask(&guard).await), (403, "KeyRefused".to_owned()), "the key of a process that is gone");

@@ -10,6 +10,9 @@ use kube::api::{Api, PostParams};
 use tokio::sync::Semaphore;
 
 use crate::operator::events::Events;
+use crate::operator::{Keys, config};
+use crate::plan::{GuardSettings, guarded_for};
+use crate::policy::WorkloadId;
 use crate::policy::pod::{GUARD_CONTAINER, TOKEN_AUDIENCE};
 use crate::scope::ObjectName;
 
@@ -24,8 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SeenPod {
     pub uid: String,
     pub labels: BTreeMap<String, String>,
-    /// Of the guard's container. None: it has no guard.
-    pub restarts: Option<i32>,
+    /// None: it has none, or one that is not as it was injected.
+    pub guard: Option<SeenGuard>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenGuard {
+    /// For which it was injected.
+    pub workload: ObjectName,
+    /// Of its container.
+    pub restarts: i32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +59,15 @@ pub trait Cluster: Send + Sync + 'static {
 pub struct ApiServer {
     client: kube::Client,
     events: Events,
+    guard: config::Guard,
+    keys: Keys,
     reviews: Semaphore,
     pods: Semaphore,
 }
 
 impl ApiServer {
-    pub(in crate::operator) fn new(client: kube::Client, events: Events) -> Self {
-        Self { client, events, reviews: Semaphore::new(REVIEWS), pods: Semaphore::new(PODS) }
+    pub(in crate::operator) fn new(client: kube::Client, events: Events, guard: config::Guard, keys: Keys) -> Self {
+        Self { client, events, guard, keys, reviews: Semaphore::new(REVIEWS), pods: Semaphore::new(PODS) }
     }
 }
 
@@ -76,7 +89,9 @@ impl Cluster for ApiServer {
             Api::<Pod>::namespaced(self.client.clone(), &pod.namespace).get_opt(&pod.name).await
         };
         let found = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| AskError::Slow)??;
-        Ok(found.map(seen))
+        // Guards trust the key that is there, or none that calls.
+        let trust = self.keys.current().map(|key| key.trust().to_owned()).unwrap_or_default();
+        Ok(found.map(|pod| seen(pod, &self.guard.settings(&trust))))
     }
 
     async fn warn(&self, about: ObjectReference, reason: &'static str, note: String) {
@@ -84,10 +99,11 @@ impl Cluster for ApiServer {
     }
 }
 
-fn seen(pod: Pod) -> SeenPod {
+fn seen(pod: Pod, settings: &GuardSettings) -> SeenPod {
     let Pod { metadata, spec, status } = pod;
-    let guarded = spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|c| c.name == GUARD_CONTAINER);
     let statuses = status.and_then(|status| status.init_container_statuses).unwrap_or_default();
     let restarts = statuses.iter().find(|status| status.name == GUARD_CONTAINER).map_or(0, |status| status.restart_count);
-    SeenPod { uid: metadata.uid.unwrap_or_default(), labels: metadata.labels.unwrap_or_default(), restarts: guarded.then_some(restarts) }
+    let guard = spec.and_then(|spec| guarded_for(&spec, settings));
+    let guard = guard.map(|WorkloadId { namespace, name, uid: _ }| SeenGuard { workload: ObjectName { namespace, name }, restarts });
+    SeenPod { uid: metadata.uid.unwrap_or_default(), labels: metadata.labels.unwrap_or_default(), guard }
 }

@@ -179,10 +179,11 @@ impl<C: Cluster, P: Policies> Handler<C, P> {
                 tokio::time::sleep(LOOK).await;
             }
             let seen = self.cluster.pod(&pod.pod).await.map_err(Refused::later)?;
-            let Some(restarts) = seen.filter(|seen| seen.uid == pod.uid).and_then(|seen| seen.restarts) else {
-                return Err(Refused::new(StatusCode::FORBIDDEN, "NotGuarded", "the pod has no guard"));
+            let guard = seen.filter(|seen| seen.uid == pod.uid).and_then(|seen| seen.guard).filter(|guard| guard.workload == *workload);
+            let Some(guard) = guard else {
+                return Err(Refused::new(StatusCode::FORBIDDEN, "NotGuarded", "the pod has no guard that was made for its AIWorkload"));
             };
-            if self.enrolled.enrol(pod, key, restarts) {
+            if self.enrolled.enrol(pod, key, guard.restarts) {
                 return Ok(());
             }
         }

@@ -23,13 +23,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use cluster::{ApiServer, AskError, Cluster, SeenPod};
+pub use cluster::{ApiServer, AskError, Cluster, SeenGuard, SeenPod};
 pub use collected::{Collected, Guarded};
 pub use metrics::Metrics;
 pub use policies::{InCluster, Note, Policies, note_of};
 
 use super::events::Events;
-use super::{Keys, http};
+use super::{Keys, config, http};
 use crate::cluster::SharedWorld;
 use handler::Handler;
 
@@ -57,6 +57,7 @@ pub enum ChannelError {
 /// The whole of it, for a cluster.
 pub(super) struct Parts {
     pub client: kube::Client,
+    pub guard: config::Guard,
     pub events: Events,
     pub keys: Keys,
     pub policies: InCluster,
@@ -66,10 +67,11 @@ pub(super) struct Parts {
 }
 
 /// Listens and serves until told to stop.
-pub(super) async fn run(port: u16, parts: Parts, stop: watch::Receiver<bool>) -> Result<(), ChannelError> {
-    let Parts { client, events, keys, policies, world, collected, metrics } = parts;
+pub(super) async fn run(parts: Parts, stop: watch::Receiver<bool>) -> Result<(), ChannelError> {
+    let Parts { client, guard, events, keys, policies, world, collected, metrics } = parts;
+    let port = guard.channel.listen_port.unwrap_or(guard.channel.port);
     let listener = http::listen(port).await.map_err(|source| ChannelError::Listen { port, source })?;
-    let cluster = ApiServer::new(client, events);
+    let cluster = ApiServer::new(client, events, guard, keys.clone());
     serve(listener, Context { keys, world, cluster, policies, collected, metrics }, stop).await
 }
 
