@@ -145,10 +145,15 @@ pub async fn ensure(hands: &Hands, object: &ManagedObject, known: &Known, report
         }
         Err(error) => {
             let (reason, message) = match error {
-                EnsureError::Taken => (
-                    FailureReason::NameTaken,
-                    format!("{key} is there already and is not Remit's; rename or delete it, or rename the AIWorkload"),
-                ),
+                EnsureError::Taken => {
+                    let lacking = match key.kind {
+                        Kind::ConfigMap => "; until then its guards do not get their policy, and let nothing of a new pod pass",
+                        Kind::NetworkPolicy | Kind::ServiceAccount | Kind::Role | Kind::RoleBinding => "",
+                    };
+                    let message =
+                        format!("{key} is there already and is not Remit's; rename or delete it, or rename the AIWorkload{lacking}");
+                    (FailureReason::NameTaken, message)
+                }
                 EnsureError::Differs(fields) => (
                     FailureReason::WriteFailed,
                     format!("{key}: something (an admission webhook?) changes {} whenever it is written", names(&fields)),

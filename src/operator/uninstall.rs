@@ -27,7 +27,7 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 8] = [
+const POLICIES: [&str; 9] = [
     "remit-confine-policies",
     "remit-protect-generated",
     "remit-keep-enrolled",
@@ -35,6 +35,7 @@ const POLICIES: [&str; 8] = [
     "remit-guards",
     "remit-guard-tokens",
     "remit-guard-access",
+    "remit-guard-notes",
     "remit-restricted-pods",
 ];
 /// Webhook configurations of the chart, beside those that the configuration names.

@@ -440,6 +440,7 @@ fn a_foreign_object_of_a_generated_name_is_refused_and_never_adopted() {
             world.declare(&own, "bot", CONFIGMAPS).await;
             let message = world.condition(&own, "bot", "Applied", "False", "NameTaken").await;
             assert!(message.contains(&format!("{kind} {own}/{name} is there already and is not Remit's")), "{message}");
+            assert_eq!(message.contains("its guards do not get their policy"), kind == "ConfigMap", "{message}");
             let after = world.admin.get(kind, &own, name).await.unwrap();
             assert_eq!(before["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"], "{kind}: it was not touched");
             let denying = match kind {
