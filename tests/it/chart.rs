@@ -6,7 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
+use remit::api::{BREAK_GLASS_ANNOTATION, FINALIZER, RELEASE_ANNOTATION};
 use remit::plan::{Kind, TEMPLATES};
+use remit::policy::pod::{
+    CHANNEL_PORT, CHANNEL_SERVICE, GUARD_CONTAINER, IDS, OPERATOR_LABELS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER,
+    TOKEN_AUDIENCE, TOKEN_FILE, TOKEN_SECONDS, generated_name,
+};
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::Value;
 
@@ -178,6 +183,82 @@ fn the_chart_knows_what_is_never_grantable() {
         .collect();
     let code: Vec<_> = NEVER_GRANTABLE.iter().map(|row| (row.group, row.resource, row.reads_too, row.why)).collect();
     assert_eq!(rows, code);
+}
+
+/// What operator and guard agree on stands in the chart's expressions as text.
+#[test]
+fn the_chart_says_what_the_code_says() {
+    let objects = rendered(&[]);
+    let named = |of: &str, name: &str| {
+        let found = objects.iter().find(|o| kind(o) == of && o["metadata"]["name"] == name);
+        found.unwrap_or_else(|| panic!("no {of} {name}"))
+    };
+    let policy = |name: &str| named("ValidatingAdmissionPolicy", name).to_string();
+    let quoted = |word: &str| format!("'{word}'");
+    let (first, last) = (IDS.start().to_string(), IDS.end().to_string());
+    let bounds = format!("id < {first} || id > {last}");
+    let (redirect, guard) = (quoted(REDIRECT_CONTAINER), quoted(GUARD_CONTAINER));
+    let ours = format!("[{redirect}, {guard}]");
+    let volume = quoted(POLICY_VOLUME);
+    let prefix = quoted(&generated_name(""));
+    let expected: &[(&str, &[&str])] = &[
+        (
+            "remit-guarded-pods",
+            &[&redirect, &guard, &volume, &prefix, &quoted(FINALIZER), &quoted(RELEASE_ANNOTATION), &quoted(BREAK_GLASS_ANNOTATION)],
+        ),
+        (
+            "remit-guards",
+            &[
+                &ours,
+                &volume,
+                &prefix,
+                &bounds,
+                &quoted(POLICY_DIRECTORY),
+                &quoted(POLICY_FILE),
+                &format!("path.orValue('') == {}", quoted(TOKEN_FILE)),
+                &quoted(TOKEN_AUDIENCE),
+                &format!("expirationSeconds.orValue(0) == {TOKEN_SECONDS})"),
+            ],
+        ),
+        ("remit-guard-tokens", &[&quoted(TOKEN_AUDIENCE)]),
+        ("remit-guard-access", &[&ours]),
+        ("remit-guard-notes", &[&quoted(POLICY_FILE), &prefix]),
+        ("remit-confine-policies", &[&prefix]),
+        ("remit-restricted-pods", &[&redirect]),
+    ];
+    for (name, words) in expected {
+        let text = policy(name);
+        words.iter().for_each(|word| assert!(text.contains(word), "{name}: no {word}"));
+    }
+
+    // As a pattern: what all of them begin with, and then any digits.
+    let same = first.bytes().zip(last.bytes()).take_while(|(a, b)| a == b).count();
+    let (head, rest) = first.split_at(same);
+    assert!(
+        first.len() == last.len() && rest.bytes().all(|b| b == b'0') && last[same..].bytes().all(|b| b == b'9'),
+        "{IDS:?} is no pattern"
+    );
+    let pattern = format!("{head}[0-9]{{{}}}", rest.len());
+    for name in ["remit-guards", "remit-restricted-pods"] {
+        let text = policy(name);
+        for argument in ["uid", "gid"] {
+            assert!(text.contains(&format!("matches('^--{argument}={pattern}$')")), "{name}: --{argument}={pattern}");
+        }
+        assert_eq!(text.matches("=20[").count(), 2, "{name}: and no other pattern");
+    }
+
+    let webhooks = named("ValidatingWebhookConfiguration", "remit-scope").to_string();
+    for word in [FINALIZER, RELEASE_ANNOTATION, BREAK_GLASS_ANNOTATION] {
+        assert!(webhooks.contains(&quoted(word)), "remit-scope: no {word}");
+    }
+    let service = named("Service", CHANNEL_SERVICE);
+    assert_eq!(service["spec"]["ports"][0]["port"], CHANNEL_PORT);
+    let pods = &named("Deployment", "remit-operator")["spec"]["template"];
+    let port = serde_json::json!({"name": "guards", "containerPort": CHANNEL_PORT});
+    assert!(pods["spec"]["containers"][0]["ports"].as_array().unwrap().contains(&port));
+    for (key, value) in OPERATOR_LABELS {
+        assert_eq!(pods["metadata"]["labels"][key], value, "guards find the operator's pods by it");
+    }
 }
 
 /// One right of a rule.
