@@ -52,6 +52,7 @@ imageGCHighThresholdPercent: 100
 failSwapOn: false
 enforceNodeAllocatable: []
 registerNode: true
+staticPodPath: $inside/static
 shutdownGracePeriod: 0s
 maxPods: 110
 K

@@ -21,7 +21,7 @@ else
     esac
   done <"$state/cgroups"
 fi
-mkdir -p "$state"/{log/pods,kubelet,cni,containerd,etcd,stop,dns,varlog/pods,varlog/containers}
+mkdir -p "$state"/{static,log/pods,kubelet,cni,containerd,etcd,stop,dns,varlog/pods,varlog/containers}
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/remit/{state,bin,images,tmp,pid} /run/containerd /run/netns /run/lock
 mount --bind "$state" /run/remit/state

@@ -20,6 +20,35 @@ import (
 type options struct {
 	timeout time.Duration
 	family  string
+	// What a socket may ask of the kernel to get round rules: zero is not to ask.
+	mark       int
+	device     string
+	sourcePort int
+}
+
+// control sets up a socket before it is bound or connected.
+func (o options) control(network, address string, socket syscall.RawConn) error {
+	var failed error
+	err := socket.Control(func(fd uintptr) {
+		if o.mark != 0 {
+			failed = os.NewSyscallError("SO_MARK", syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_MARK, o.mark))
+		}
+		if o.device != "" && failed == nil {
+			failed = os.NewSyscallError("SO_BINDTODEVICE", syscall.BindToDevice(int(fd), o.device))
+		}
+		if o.sourcePort != 0 && failed == nil {
+			failed = os.NewSyscallError("bind", bind(int(fd), network, o.sourcePort))
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+func bind(fd int, network string, port int) error {
+	_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
+	if strings.HasSuffix(network, "6") {
+		return syscall.Bind(fd, &syscall.SockaddrInet6{Port: port})
+	}
+	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: port})
 }
 
 type result struct {
@@ -40,7 +69,7 @@ func check(target string, options options) result {
 	ctx, cancel := context.WithTimeout(context.Background(), options.timeout)
 	defer cancel()
 	began := time.Now()
-	answer, err := ask(ctx, scheme, rest, options.family)
+	answer, err := ask(ctx, scheme, rest, options)
 	result := result{OK: err == nil, Milliseconds: time.Since(began).Milliseconds(), Answer: answer}
 	if err != nil {
 		result.Error = kind(err) + ": " + err.Error()
@@ -52,8 +81,9 @@ type statusError int
 
 func (s statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(s)) }
 
-func ask(ctx context.Context, scheme, rest, family string) (string, error) {
-	var dialer net.Dialer
+func ask(ctx context.Context, scheme, rest string, options options) (string, error) {
+	family := options.family
+	dialer := net.Dialer{Control: options.control}
 	deadline, _ := ctx.Deadline()
 	switch scheme {
 	case "tcp":

@@ -19,6 +19,8 @@ const usage = `usage:
   probe tcp|line|http|https|udp|dns TARGET...   one check per target, a line each; exit 1 if one fails
   probe batch TARGET...                         all at once; prints {"TARGET": {"ok", "ms", "answer", "error"}}
   probe get URL...                              prints the body
+  probe hold [--count 1] [--say TEXT] [--drip 0s] [--for 10s] HOST:PORT
+                                                many connections, which say TEXT (\xNN: a byte; with --drip one at a time) and are held
   probe loop [--interval 100ms] TARGET...       again and again; a JSON line per attempt
   probe serve [--tcp PORT]... [--udp PORT]... [--name NAME]
                                                 answers NAME; GET /counts says who asked how often
@@ -36,7 +38,7 @@ TARGET is scheme://rest. The schemes:
   dns://NAME[@SERVER]  the name resolves (SERVER: HOST[:PORT], default the pod's own)
   A 4 or 6 behind the scheme (tcp4://, http6://) allows that address family only.
 
-Flags of the checks: --timeout 1s, --family 4|6
+Flags of the checks: --timeout 1s, --family 4|6, --mark N, --through DEVICE, --source-port PORT (of TCP and UDP sockets)
 An error begins with one word: timeout, refused, unreachable, reset, eof, dns, status, or other.
 `
 
@@ -78,6 +80,9 @@ func main() {
 	var options options
 	flags.DurationVar(&options.timeout, "timeout", time.Second, "")
 	flags.StringVar(&options.family, "family", "", "")
+	flags.IntVar(&options.mark, "mark", 0, "")
+	flags.StringVar(&options.device, "through", "", "")
+	flags.IntVar(&options.sourcePort, "source-port", 0, "")
 	switch command {
 	case "tcp", "line", "http", "https", "udp", "dns":
 		if !each(command, parse(flags, args), options) {
@@ -91,6 +96,17 @@ func main() {
 		}
 	case "batch":
 		batch(parse(flags, args), options)
+	case "hold":
+		var held held
+		flags.IntVar(&held.count, "count", 1, "")
+		flags.StringVar(&held.say, "say", "", "")
+		flags.DurationVar(&held.drip, "drip", 0, "")
+		flags.DurationVar(&held.time, "for", 10*time.Second, "")
+		target := strings.Join(parse(flags, args), "")
+		if text, err := strconv.Unquote(`"` + held.say + `"`); err == nil {
+			held.say = text
+		}
+		hold(target, held)
 	case "loop":
 		interval := flags.Duration("interval", 100*time.Millisecond, "")
 		loop(parse(flags, args), *interval, options)

@@ -89,7 +89,7 @@ func endpoints(protocol string, local, remote net.Addr) key {
 }
 
 // listenTCP answers each connection with one line: as HTTP if the caller speaks HTTP, else as it is; within TLS if the caller
-// begins with it (the certificate is made anew at each start and says nothing). A caller which says nothing gets the line after a moment, as a database's greeting would come.
+// begins with it (the certificate is made anew at each start and says nothing). Who says "hold" is held until he goes. A caller which says nothing gets the line after a moment, as a database's greeting would come.
 func listenTCP(address string, counter *counter, answer func(key) string) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -114,6 +114,11 @@ func listenTCP(address string, counter *counter, answer func(key) string) {
 					defer conn.Close()
 					reader = bufio.NewReader(conn)
 					start, _ = reader.Peek(4)
+				}
+				if string(start) == "hold" {
+					_ = conn.SetDeadline(time.Time{})
+					_, _ = io.Copy(io.Discard, reader)
+					return
 				}
 				if method := string(start); method != "GET " && method != "POST" && method != "PUT " && method != "HEAD" && method != "DELE" && method != "PATC" {
 					_, _ = io.WriteString(conn, answer(k)+"\n")
