@@ -8,6 +8,7 @@ mod account;
 mod attacks;
 mod guard;
 mod lifecycle;
+mod memory;
 mod network;
 mod replace;
 mod starts;
