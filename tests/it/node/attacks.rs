@@ -2,10 +2,12 @@
 //! inside a real pod, or as a user with the role `edit` of the namespace.
 //!
 //! One line per row: where it is stopped, and by what one sees it. A row passes only if the attack is stopped where the row says; where it
-//! can be shown, a stranger without Remit does the same and gets through. `make test-attacks` runs this file alone.
+//! can be shown, a stranger without Remit does the same and gets through. What nothing can stop is shown as well, as a limit that
+//! docs/limits.md names. `make test-attacks` runs this file alone.
 
-use std::process::Output;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
 
 use super::guard::{Setting, init_containers};
 use super::{Cluster, Namespace, RESTRICTED, eventually, installed, text};
@@ -21,6 +23,8 @@ enum Layer {
     Redirect,
     Rights,
     Operator,
+    /// Nobody: docs/limits.md says so.
+    Limit,
 }
 
 struct Row {
@@ -74,6 +78,8 @@ const ROWS: &[Row] = &[
         a.refused(&a.pod("{app: other}", "serviceAccountName: support-bot", ""), "support-bot")
     }),
     row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks),
+    row(16, "a static pod, from the kubelet's directory", Layer::Limit, static_pod),
+    row(17, "a pod that is older than its AIWorkload", Layer::Operator, older_pod),
     row(18, "an app with a user that is kept for guards", Layer::Admission, |a| {
         a.pod_refused("securityContext: {runAsUser: 2000000007}", "", "kept for guards")
     }),
@@ -96,6 +102,12 @@ const ROWS: &[Row] = &[
     }),
     row(22, "abstract sockets of the guard", Layer::Guard, abstract_sockets),
     row(23, "the guard's ports on loopback", Layer::Guard, loopback_ports),
+    row(24, "ten thousand idle connections", Layer::Guard, flood),
+    row(24, "connections that begin their hello and never end it", Layer::Guard, slow_hellos),
+    row(25, "a socket with a mark", Layer::Redirect, |a| a.trick("--mark=1", &[])),
+    row(25, "a socket that is bound to the pod's device", Layer::Redirect, |a| a.trick("--through=eth0", &TRICKED)),
+    row(25, "the guard's ports as a connection's source", Layer::Redirect, |a| a.trick("--source-port=15471", &TRICKED)),
+    row(25, "a port of a server as a connection's source", Layer::Redirect, |a| a.trick("--source-port=53", &TRICKED)),
     row(26, "the API token of the account", Layer::Admission, no_token),
     row(26, "a projected token", Layer::Admission, |a| {
         a.pod_refused("volumes: [{name: t, projected: {sources: [{serviceAccountToken: {path: t}}]}}]", "", "volumes[name=t]")
@@ -103,7 +115,7 @@ const ROWS: &[Row] = &[
     row(26, "an undeclared Secret in the environment", Layer::Admission, |a| {
         a.pod_refused("", "env: [{name: K, valueFrom: {secretKeyRef: {name: payment, key: k}}}]", "payment")
     }),
-    row(41, "hand-written endpoints of a declared Service", Layer::Guard, hand_written_endpoints),
+    row(41, "hand-written endpoints of a declared Service (54 as well)", Layer::Guard, hand_written_endpoints),
     row(42, "deleting the AIWorkload under the pods", Layer::Rights, |a| {
         a.refused_of(&["delete", "aiw", "-n", a.ns(), "support-bot", "--wait=false"], "sets pods free")
     }),
@@ -145,6 +157,10 @@ const ROWS: &[Row] = &[
     row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
 ];
 
+/// What a socket's options are tried on.
+const TRICKED: [&str; 4] =
+    ["line4://203.0.113.11:80", "udp4://203.0.113.11:9999", "line6://[2001:db8:ffff::11]:80", "udp6://[2001:db8:ffff::11]:9999"];
+
 #[test]
 fn every_row_is_stopped_where_it_says() {
     let (cluster, _installed) = installed();
@@ -162,16 +178,19 @@ fn every_row_is_stopped_where_it_says() {
             Layer::Redirect => "redirect",
             Layer::Rights => "rights",
             Layer::Operator => "operator",
+            Layer::Limit => "nobody",
         };
+        let stopped = if layer == "nobody" { "a limit" } else { "stopped" };
         match run(&arena) {
-            Ok(evidence) => println!("attack {number:>2}  stopped  {layer:<9}  {attack}: {}", one_line(&evidence)),
+            Ok(evidence) => println!("attack {number:>2}  {stopped}  {layer:<9}  {attack}: {}", one_line(&evidence)),
             Err(error) => {
                 println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
                 failed.push(format!("{number} {attack}: {error}"));
             }
         }
     }
-    println!("attacks: {} of {} stopped", ROWS.len() - failed.len(), ROWS.len());
+    let limits = ROWS.iter().filter(|row| matches!(row.layer, Layer::Limit)).count();
+    println!("attacks: {} of {} stopped, {limits} a limit", ROWS.len() - limits - failed.len(), ROWS.len());
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
@@ -179,6 +198,14 @@ fn every_row_is_stopped_where_it_says() {
 fn one_line(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= 180 { line } else { line.chars().take(179).chain(['…']).collect() }
+}
+
+/// One probe, with what went wrong.
+#[derive(Debug, serde::Deserialize)]
+struct Tried {
+    ok: bool,
+    #[serde(default)]
+    error: String,
 }
 
 impl Arena {
@@ -195,7 +222,12 @@ impl Arena {
     }
 
     fn refused(&self, yaml: &str, words: &str) -> Outcome {
-        self.judged(&self.cluster.apply_with(yaml, &["--as", "dana"]), words)
+        let output = self.cluster.apply_with(yaml, &["--as", "dana"]);
+        if output.status.success() {
+            // The next attacks bear the same name.
+            _ = self.cluster.run("kubectl", &["delete", "pod,deployment", "-n", self.ns(), "attack", "--ignore-not-found"]);
+        }
+        self.judged(&output, words)
     }
 
     fn judged(&self, output: &Output, words: &str) -> Outcome {
@@ -268,6 +300,29 @@ spec:
             return Err(format!("positive control: a stranger does not reach {target} either ({})", probe.answer));
         }
         self.only_declared(&targets)
+    }
+
+    /// With this option on its sockets: a stranger reaches these (and nobody the others), the bot none.
+    fn trick(&self, option: &str, open: &[&str]) -> Outcome {
+        let with = |namespace: &str, pod: &str| {
+            let args = ["exec", "-n", namespace, pod, "--", "probe", "batch", "--timeout=1500ms", option];
+            let answers = self.cluster.kubectl(&[args.as_slice(), &TRICKED].concat());
+            serde_json::from_str::<std::collections::BTreeMap<String, Tried>>(&answers).expect("probe prints JSON")
+        };
+        let stranger = with(&self.setting.web.name, "stranger");
+        if let Some(wrong) = stranger.iter().find(|(target, tried)| tried.ok != open.contains(&target.as_str())) {
+            return Err(format!("control: a stranger, {wrong:?}"));
+        }
+        self.cluster.ok("cluster.sh", &["counts", "reset"]);
+        let tried = with(self.ns(), "bot");
+        let strayed = self.setting.strayed("bot");
+        let why: std::collections::BTreeSet<&str> = tried.values().filter_map(|t| t.error.rsplit(": ").next()).collect();
+        match (tried.values().any(|tried| tried.ok), strayed.as_slice()) {
+            (false, []) => {
+                Ok(format!("0 of {} reached, 0 packets arrived outside ({})", tried.len(), why.into_iter().collect::<Vec<_>>().join(", ")))
+            }
+            _ => Err(format!("{tried:?}, arrived outside {strayed:?}")),
+        }
     }
 
     fn only_declared(&self, targets: &[String]) -> Outcome {
@@ -491,6 +546,136 @@ fn without_webhooks(a: &Arena) -> Outcome {
     outcome
 }
 
+/// The kubelet asks nobody; what it tells the API server of the pod is refused, and it runs all the same.
+fn static_pod(a: &Arena) -> Outcome {
+    // Packets to this port are nobody else's.
+    const PORT: i64 = 7016;
+    let pod = a
+        .pod("{app: support-bot}", "hostNetwork: true", "")
+        .replace("name: attack,", "name: static,")
+        .replace("command: [probe, sleep]", &format!("command: [probe, loop, --interval, 200ms, 'line://203.0.113.11:{PORT}']"));
+    let file = "/run/remit/state/static/attack.yaml";
+    a.cluster.ok("cluster.sh", &["exec", "sh", "-c", r#"printf %s "$1" >"${0%/*}/.new"; mv "${0%/*}/.new" "$0""#, file, &pod]);
+    let arrived = || {
+        let counts: Vec<serde_json::Value> = serde_json::from_str(&a.cluster.ok("cluster.sh", &["counts"])).expect("counts are JSON");
+        counts.into_iter().find(|c| c["port"] == PORT)
+    };
+    let began = Instant::now();
+    let mut seen = None;
+    while seen.is_none() && began.elapsed() < Duration::from_secs(40) {
+        seen = arrived();
+    }
+    let mirror = a.cluster.run("kubectl", &["get", "pod", "-n", a.ns(), "static-node1"]);
+    a.cluster.ok("cluster.sh", &["exec", "rm", file]);
+    match (seen, mirror.status.success()) {
+        (Some(seen), false) => {
+            Ok(format!("it runs on the node's network, is no pod in the API, and {} of its packets arrive outside", seen["packets"]))
+        }
+        (None, _) => Err("its packets do not arrive outside: it is no limit any more, or it does not run".to_owned()),
+        (_, true) => Err("its mirror was let in".to_owned()),
+    }
+}
+
+/// It has no guard: the status counts it and names it, and the network holds what it can.
+fn older_pod(a: &Arena) -> Outcome {
+    a.cluster.apply(&super::client(a.ns(), "older", "{app: older}"));
+    a.cluster.kubectl(&["wait", "-n", a.ns(), "pod", "older", "--for=condition=Ready", "--timeout=60s"]);
+    let late = "{apiVersion: remit.dev/v1alpha1, kind: AIWorkload, metadata: {name: late, namespace: NS}, spec: {selector: {matchLabels: {app: older}}, mode: Enforce}}";
+    a.cluster.apply(&late.replace("NS", a.ns()));
+    let said = eventually("the status knows it", Duration::from_secs(60), || {
+        let status = a.cluster.json(&["get", "aiw", "-n", a.ns(), "late"])["status"].take();
+        let guarded = status["conditions"].as_array()?.iter().find(|c| c["type"] == "Guarded")?;
+        let counted = (status["pods"]["matched"].as_i64(), status["pods"]["guarded"].as_i64()) == (Some(1), Some(0));
+        (counted && guarded["reason"] == "Unguarded").then(|| guarded["message"].as_str().unwrap_or_default().to_owned())
+    });
+    let forbidden = ["line://203.0.113.11:80".to_owned(), "line://[2001:db8:ffff::11]:80".to_owned()];
+    let (_, held) = eventually("the network holds it", Duration::from_secs(20), || {
+        a.cluster.reached(a.ns(), "older", &forbidden).is_empty().then_some(())
+    });
+    a.cluster.kubectl(&["delete", "aiw", "-n", a.ns(), "late", "--wait=false"]);
+    a.cluster.kubectl(&["delete", "pod", "-n", a.ns(), "older", "--wait=false"]);
+    match said.0.contains("older") {
+        true => Ok(format!("0/1 guarded; {}; held by the network after {held:?}", said.0)),
+        false => Err(said.0),
+    }
+}
+
+/// What the app's own connections do to the guard of its pod.
+struct Pressed {
+    /// What the attacker's program said.
+    said: String,
+    /// A connection that was there before.
+    before: String,
+    restarts: i64,
+    /// The most memory that the guard's container had, in MiB.
+    peak: u64,
+}
+
+impl Arena {
+    /// `probe hold` with these arguments, from the bot; meanwhile only what is declared is reached, and names are answered.
+    fn pressed(&self, args: &[&str]) -> Result<Pressed, String> {
+        let restarts = || {
+            let pod = self.cluster.json(&["get", "pod", "-n", self.ns(), "bot"]);
+            pod["status"]["initContainerStatuses"][1]["restartCount"].as_i64().unwrap_or(-1)
+        };
+        let orders = format!("orders.{}.svc.cluster.local:5432", self.setting.shop.name);
+        let exec = ["exec", "-n", self.ns(), "bot", "--", "probe", "hold"];
+        let (held, before) = (self.setting.declared(), restarts());
+        self.cluster.ok("cluster.sh", &["counts", "reset"]);
+        let mut stream = self.cluster.command(&self.cluster.kubectl);
+        stream.args(exec).args(["--for=15s", "--say=hold", &orders]).stdout(Stdio::piped());
+        let mut earlier = stream.spawn().expect("kubectl starts");
+        let mut lines = BufReader::new(earlier.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let opened = lines.next().unwrap_or_default();
+        let said = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| self.cluster.kubectl(&[&exec, ["--for=10s"].as_slice(), args].concat()));
+            while !flood.is_finished() {
+                let reached = self.cluster.reached(self.ns(), "bot", &self.setting.forbidden());
+                assert_eq!(reached, Vec::<String>::new());
+            }
+            flood.join().expect("the attack ends")
+        });
+        let stream = format!("{opened}, {}", lines.next().unwrap_or_default());
+        let (_, took) = eventually("there is room again", Duration::from_secs(60), || {
+            (self.cluster.reached(self.ns(), "bot", &held) == held).then_some(())
+        });
+        _ = earlier.wait();
+        let strayed = self.setting.strayed("bot");
+        if !strayed.is_empty() {
+            return Err(format!("arrived outside {strayed:?}"));
+        }
+        let pid = super::guard::guard_pid(self.cluster, self.ns(), "bot").ok_or("no guard")?;
+        let peak = self.cluster.ok("cluster.sh", &["exec", "bash", "-c", PEAK, &pid]).trim().parse::<u64>().map_err(|e| e.to_string())?;
+        Ok(Pressed {
+            said: format!("{}; room again after {took:?}", said.trim()),
+            before: stream,
+            restarts: restarts() - before,
+            peak: peak >> 20,
+        })
+    }
+}
+
+/// The most memory of a process' container, in bytes.
+const PEAK: &str = r#"
+if [ -d /sys/fs/cgroup/memory ]; then cat "/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' "/proc/$0/cgroup")/memory.max_usage_in_bytes"
+else cat "/sys/fs/cgroup$(sed -n 's/^0:://p' "/proc/$0/cgroup")/memory.peak"; fi"#;
+
+fn flood(a: &Arena) -> Outcome {
+    let orders = format!("orders.{}.svc.cluster.local:5432", a.setting.shop.name);
+    judge(a.pressed(&["--count=10000", "--say=hold", &orders])?)
+}
+
+fn slow_hellos(a: &Arena) -> Outcome {
+    // The head of a record that announces more than ever comes.
+    judge(a.pressed(&["--count=2000", "--drip=500ms", r"--say=\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "help.example.com:443"])?)
+}
+
+fn judge(Pressed { said, before, restarts, peak }: Pressed) -> Outcome {
+    let evidence = format!("{said}; the stream of before: {before}; {restarts} restarts, {peak} MiB at most");
+    let goes_on = before == "1 opened, 0 refused, 0 ended before the time";
+    if goes_on && restarts == 0 { Ok(evidence) } else { Err(evidence) }
+}
+
 fn abstract_sockets(a: &Arena) -> Outcome {
     let sockets = a.cluster.kubectl(&["exec", "-n", a.ns(), "bot", "--", "/bin/busybox", "cat", "/proc/net/unix"]);
     // Pairs that a process made for itself have no name.
@@ -542,13 +727,22 @@ endpoints: [{{addresses: [203.0.113.11], conditions: {{ready: true}}}}]
         let answers = a.cluster.probe(&a.setting.web.name, "stranger", &[a.setting.service("line4", "orders", 5432)]);
         answers.values().any(|p| p.answer.contains("203.0.113.11")).then_some(())
     });
+    // Until the operator has seen the slice, it leads the bot as well: docs/limits.md.
+    let orders = [a.setting.service("line4", "orders", 5432)];
+    let began = Instant::now();
+    while !a.cluster.reached(a.ns(), "bot", &orders).is_empty() && began.elapsed() < Duration::from_secs(20) {}
+    let took = began.elapsed();
     a.cluster.ok("cluster.sh", &["counts", "reset"]);
     for _ in 0..12 {
-        _ = a.cluster.reached(a.ns(), "bot", &[a.setting.service("line4", "orders", 5432)]);
+        _ = a.cluster.reached(a.ns(), "bot", &orders);
     }
     let strayed = a.setting.strayed("bot");
     a.cluster.kubectl(&["delete", "endpointslice", "-n", shop, "orders-evil"]);
-    if strayed.is_empty() { Ok("12 calls of the Service, 0 packets arrived outside".to_owned()) } else { Err(format!("{strayed:?}")) }
+    if strayed.is_empty() {
+        Ok(format!("denied after {took:?}; then 12 calls of the Service, 0 packets arrived outside"))
+    } else {
+        Err(format!("{strayed:?}"))
+    }
 }
 
 fn widen_own_scope(a: &Arena) -> Outcome {

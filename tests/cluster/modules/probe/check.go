@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sort"
 	"strings"
@@ -43,12 +44,25 @@ func (o options) control(network, address string, socket syscall.RawConn) error 
 	return errors.Join(err, failed)
 }
 
+// bind takes the port at the pod's own address: what listens on loopback does not keep it.
 func bind(fd int, network string, port int) error {
 	_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
-	if strings.HasSuffix(network, "6") {
-		return syscall.Bind(fd, &syscall.SockaddrInet6{Port: port})
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return err
 	}
-	return syscall.Bind(fd, &syscall.SockaddrInet4{Port: port})
+	for _, address := range addresses {
+		prefix, err := netip.ParsePrefix(address.String())
+		own := prefix.Addr()
+		if err != nil || !own.IsGlobalUnicast() || own.Is6() != strings.HasSuffix(network, "6") {
+			continue
+		}
+		if own.Is6() {
+			return syscall.Bind(fd, &syscall.SockaddrInet6{Port: port, Addr: own.As16()})
+		}
+		return syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: own.As4()})
+	}
+	return syscall.EADDRNOTAVAIL
 }
 
 type result struct {
