@@ -6,6 +6,7 @@
 
 mod account;
 mod attacks;
+mod certificates;
 mod guard;
 mod lifecycle;
 mod memory;

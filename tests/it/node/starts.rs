@@ -1,21 +1,31 @@
-//! Many pods start, each with programs that try what is forbidden from their first moment on: not one packet arrives.
+//! Many pods start, each with programs that try what is forbidden from their first moment on: not one packet arrives. It takes longer than
+//! a rotation of the webhook's certificate, which therefore happens meanwhile.
 
 use std::time::{Duration, Instant};
 
+use super::certificates::Aged;
 use super::guard::Setting;
-use super::{RESTRICTED, cluster, eventually, installed};
+use super::{Cluster, RESTRICTED, cluster, eventually, installed};
 
 /// Pods in all, and at a time.
 const PODS: usize = 200;
 const AT_ONCE: usize = 10;
 
 #[test]
-fn nothing_leaves_two_hundred_starting_pods() {
+fn nothing_leaves_two_hundred_starting_pods_while_certificates_rotate() {
     drop(installed());
     // Addresses are used again: nobody else may be counted under those of these pods.
     let _alone = super::INSTALLED.write().unwrap_or_else(|e| e.into_inner());
     let cluster = cluster();
     let setting = Setting::new("starts");
+    let aged = Aged::new(cluster);
+    std::thread::scope(|scope| {
+        scope.spawn(|| aged.rotates_under_creates(&setting.support.name));
+        nothing_leaves(cluster, &setting);
+    });
+}
+
+fn nothing_leaves(cluster: &Cluster, setting: &Setting) {
     let ns = &setting.support.name;
     // Tried as fast as they fail: TCP, UDP and DNS, both families, in an init container and in the app.
     let attack = "[probe, loop, --interval, 100ms, --timeout, 200ms, 'line://203.0.113.11:80', 'line://203.0.113.11:443', 'line://[2001:db8:ffff::11]:80', 'udp://203.0.113.11:53', 'http://169.254.169.254/']";
