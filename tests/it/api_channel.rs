@@ -28,6 +28,7 @@ async fn pod(world: &World, namespace: &str, name: &str, app: &str, audience: &s
         cpu_request: "10m".into(),
         memory_request: "24Mi".into(),
         memory_limit: "96Mi".into(),
+        allowed_devices: Vec::new(),
     };
     let plain = serde_json::from_value(unguarded(namespace, name, app)).unwrap();
     let injection = Injection { settings: &settings, scope: &scope, workload_uid: "u", uid: *IDS.start(), gid: *IDS.end() };

@@ -74,7 +74,7 @@ fn guarded_pod() {
     let scope = plan::validate(&serde_json::from_value(workload).unwrap()).unwrap();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bot", "labels": {"app": "bot"}},
-        "spec": {"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "app", "image": "registry.example.com/bot:1"}]},
+        "spec": {"securityContext": {"runAsNonRoot": true, "runAsUser": 65532}, "containers": [{"name": "app", "image": "registry.example.com/bot:1"}]},
     });
     let settings = GuardSettings {
         image: "IMAGE".into(),
@@ -83,6 +83,7 @@ fn guarded_pod() {
         cpu_request: "10m".into(),
         memory_request: "24Mi".into(),
         memory_limit: "96Mi".into(),
+        allowed_devices: Vec::new(),
     };
     let injection = Injection { settings: &settings, scope: &scope, workload_uid: "UID", uid: IDS.start() + 7, gid: IDS.start() + 8 };
     let pod = plan::inject(&serde_json::from_value(pod).unwrap(), &injection);
