@@ -81,6 +81,11 @@ pub enum Connect {
 }
 
 impl GuardPolicy {
+    /// Whether everything is let through that Enforce would refuse. Whoever suspends an AIWorkload means it: nothing is let through then.
+    pub fn observes(&self) -> bool {
+        self.mode == Mode::Observe && !self.suspended
+    }
+
     /// A name is asked for. `search` is the search list of the pod.
     pub fn lookup(&self, name: &DomainName, record: Record, search: &[DomainName]) -> Lookup {
         let reason = if self.suspended {
@@ -92,10 +97,7 @@ impl GuardPolicy {
         } else {
             Reason::NameNotDeclared
         };
-        match self.mode {
-            Mode::Observe => Lookup::Observed(reason),
-            Mode::Enforce => Lookup::Refuse(reason),
-        }
+        if self.observes() { Lookup::Observed(reason) } else { Lookup::Refuse(reason) }
     }
 
     /// The addresses that a declared name may have, of those that DNS says.
@@ -163,7 +165,7 @@ impl GuardPolicy {
 
     /// Whether a connection that was permitted before still would be. `reached`: its address, once there is one.
     pub fn still(&self, permit: &Permit, reached: Option<IpAddr>) -> Result<(), Reason> {
-        if self.mode == Mode::Observe {
+        if self.observes() {
             return Ok(());
         }
         if self.suspended {
@@ -224,9 +226,10 @@ impl GuardPolicy {
     }
 
     fn refuse(&self, to: SocketAddr, reason: Reason) -> Connect {
-        match self.mode {
-            Mode::Enforce => Connect::Denied(reason),
-            Mode::Observe => Connect::Permitted(Permit { upstream: Upstream::Anywhere(to), source: String::new(), observed: Some(reason) }),
+        if self.observes() {
+            Connect::Permitted(Permit { upstream: Upstream::Anywhere(to), source: String::new(), observed: Some(reason) })
+        } else {
+            Connect::Denied(reason)
         }
     }
 

@@ -88,7 +88,7 @@ pub struct Edition {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// Lets everything pass and records what it would refuse.
+    /// Lets everything pass and records what it would refuse, unless it is suspended.
     Observe,
     Enforce,
 }

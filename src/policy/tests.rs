@@ -212,7 +212,30 @@ fn observe_lets_pass_and_says_what_enforce_would_do() {
     let Connect::Permitted(permit) = policy.hello(at("203.0.113.7:443"), Err(Reason::TlsRequired)) else { panic!() };
     assert_eq!(permit.observed(), Some(Reason::TlsRequired));
     assert_eq!(policy.still(&permit, None), Ok(()));
-    assert_eq!(policy.connect(at("127.0.0.1:15001"), []), Connect::Denied(Reason::AddressForbidden));
+    for never in ["127.0.0.1:15001", "169.254.169.254:80"] {
+        assert_eq!(policy.connect(at(never), []), Connect::Denied(Reason::AddressForbidden));
+    }
+}
+
+#[test]
+fn suspended_is_suspended_in_either_mode() {
+    let help = name("help.example.com");
+    for mode in [Mode::Observe, Mode::Enforce] {
+        let before = with(|d| d.mode = mode);
+        let suspended = with(|d| (d.mode, d.suspended) = (mode, true));
+        let denied = Connect::Denied(Reason::Suspended);
+        // Declared, undeclared, and the guard's own ports.
+        for to in ["10.96.0.1:443", "203.0.113.7:443", "203.0.113.7:22", "127.0.0.1:15001"] {
+            assert_eq!(suspended.connect(at(to), []), denied, "{mode:?} {to}");
+        }
+        assert_eq!(suspended.hello(at("203.0.113.7:443"), Ok(help.clone())), denied, "{mode:?}: suspended while the hello was read");
+        for asked in ["help.example.com", "evil.example"] {
+            assert_eq!(suspended.lookup(&name(asked), Record::A, &search()), Lookup::Refuse(Reason::Suspended), "{mode:?} {asked}");
+        }
+        let Connect::Permitted(open) = before.hello(at("203.0.113.7:443"), Ok(help.clone())) else { panic!("{mode:?}") };
+        assert_eq!(suspended.still(&open, None), Err(Reason::Suspended), "{mode:?}: open connections are cut");
+        assert!(before.observes() == (mode == Mode::Observe) && !suspended.observes());
+    }
 }
 
 #[test]
