@@ -1,7 +1,7 @@
 //! Decisions of the guard: what one pod may reach, as data, and the one place that says yes.
 //!
 //! [`Document`] is what the operator writes and the guard reads; [`GuardPolicy`] is what a valid one means. A [`Permit`] is made here
-//! only, and nothing is reached without one. Every no is a [`Reason`] of a closed list. No clock, no sockets.
+//! only, and no connection of the app is made without one. Every no is a [`Reason`] of a closed list. No clock, no sockets.
 
 pub mod channel;
 mod decide;
@@ -18,4 +18,4 @@ pub use document::{
     Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
     WorkloadIdError, next_serial,
 };
-pub use reason::{Attempt, Reason};
+pub use reason::{Attempt, RECORD, Reason};

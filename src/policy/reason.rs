@@ -1,4 +1,5 @@
-//! Why not: the closed list. Code, words and remedies are used by records, DNS answers, metrics and the reference docs alike.
+//! Why not: the closed list. Records, DNS answers and `kubectl remit explain` use its codes and words, the operator's metrics its codes;
+//! `docs/reasons.md` is made from all of it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -85,7 +86,9 @@ impl Reason {
             Self::DestinationNotDeclared => "no data source leads to this address",
             Self::PortNotDeclared => "a data source leads to this destination, but on another port",
             Self::NameNotDeclared => "no data source has this name",
-            Self::AddressForbidden => "loopback, link-local, metadata, multicast and node addresses are never reached",
+            Self::AddressForbidden => {
+                "loopback, link-local (cloud metadata among them), multicast, broadcast and unspecified addresses are never reached"
+            }
             Self::TlsRequired => "hosts are told apart by the server name in TLS, and this connection did not begin with TLS",
             Self::HelloMalformed => "the TLS ClientHello cannot be read",
             Self::ServerNameMissing => "the TLS ClientHello names no server",
@@ -95,11 +98,39 @@ impl Reason {
                 "the declared name resolves to addresses that it may not have (private, or not the cluster's)"
             }
             Self::ResolutionFailed => "the cluster's DNS did not answer for a declared name",
-            Self::Unreachable => "the declared destination did not accept the connection",
+            Self::Unreachable => "the destination did not accept the connection",
             Self::QueryMalformed => "the DNS query cannot be read, or asks more than one question",
             Self::TooManyQueries => "more DNS queries than the guard lets through in a second",
             Self::TooManyConnections => "more connections than the guard holds at once",
             Self::TooSlow => "the client did not say what it wants in time",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::NoPolicy => {
+                "wait; if it lasts, the guard's log says what is wrong (event `trouble`), and so does the AIWorkload's status"
+            }
+            Self::Suspended => "ask who suspended it; with `suspend: false` what is declared is let through again",
+            Self::DestinationNotDeclared => {
+                "declare the Service or the host that lies there; an address alone cannot be declared, and a Service is reached by its own address, not by that of a pod behind it"
+            }
+            Self::PortNotDeclared => "declare the port in a data source as well",
+            Self::NameNotDeclared => "declare the Service or the host",
+            Self::AddressForbidden => "nothing: no declaration leads there",
+            Self::TlsRequired => "speak TLS to hosts",
+            Self::HelloMalformed => "use a client that speaks TLS as its standard says",
+            Self::ServerNameMissing => "connect by name, so that the client says the name (SNI)",
+            Self::ServerNameNotDeclared => "declare the host on this port",
+            Self::EncryptedHello => "switch ECH off in the client",
+            Self::ResolvesToForbiddenAddress => "declare as a host what has public addresses, and as a Service what lies in the cluster",
+            Self::ResolutionFailed => "look whether the cluster's DNS answers, and whether the name has addresses",
+            Self::Unreachable => "look whether it is up, and whether a NetworkPolicy on its side keeps the pod out",
+            Self::QueryMalformed => "put one question in a message, as resolvers do",
+            Self::TooManyQueries => "ask less often, for example with a resolver that keeps answers",
+            Self::TooManyConnections => "close connections that are not used",
+            Self::TooSlow => "send the TLS ClientHello right after connecting",
         }
     }
 
@@ -145,6 +176,22 @@ impl Serialize for Reason {
     }
 }
 
+/// The fields of a guard's record of an attempt, and what they mean, as `docs/reasons.md` lists them.
+pub const RECORD: [(&str, &str); 9] = [
+    ("time", "milliseconds since 1970"),
+    ("event", "`denied`: it was refused; `would_deny`: it was let through by the mode `Observe`, and `Enforce` would have refused it"),
+    ("requestId", "what `kubectl remit explain` takes; a refused DNS query is answered with it as well"),
+    ("reason", "the code of a reason above"),
+    (
+        "attempted",
+        "`{name}` or `{question}`: a DNS query; `{address}`: a connection; `{server: {name, port}}`: a TLS connection to a named server",
+    ),
+    ("retryable", "as above"),
+    ("declare", "the lines of `spec` that would declare it; absent where none would"),
+    ("workload", "`NAMESPACE/NAME` of the AIWorkload; absent while the guard has no policy"),
+    ("digest", "of the scope that it was judged by; absent while the guard has no policy"),
+];
+
 /// What was attempted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -161,7 +208,7 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    /// The lines of an AIWorkload's `spec` that would declare it, where one could. `namespace` is the workload's own.
+    /// The lines of an AIWorkload's `spec` that would declare it, where there are any.
     pub fn declaration(&self, cluster_domain: &DomainName) -> Option<String> {
         let service = |name: &DomainName, port: &str| {
             let before = name.before(cluster_domain)?;
@@ -197,7 +244,9 @@ mod tests {
         assert_eq!(codes.len(), Reason::ALL.len());
         for reason in Reason::ALL {
             assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{reason}");
-            assert!(!reason.means().is_empty() && !reason.means().ends_with('.'), "{reason}");
+            for words in [reason.means(), reason.remedy()] {
+                assert!(!words.is_empty() && !words.ends_with('.') && !words.contains('|'), "{reason}: {words}");
+            }
         }
     }
 

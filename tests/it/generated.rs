@@ -7,6 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use remit::plan::{self, Admission, Debugging, GuardSettings, Injection, Subject};
 use remit::policy::pod::IDS;
+use remit::policy::{RECORD, Reason};
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::json;
 
@@ -90,6 +91,32 @@ fn guarded_pod() {
     let admission = Admission { scope: &scope, workload_uid: "UID", settings: &settings, debugging: Debugging::Refused };
     assert_eq!(plan::admit(&pod.metadata, pod.spec.as_ref().unwrap(), Subject::Pod, &admission), []);
     assert_generated("tests/chart/guarded-pod.json", &(serde_json::to_string_pretty(&pod).unwrap() + "\n"));
+}
+
+#[test]
+fn reasons() {
+    let mut page = format!(
+        "<!-- {HEAD} -->\n# Why a guard refused\n\n\
+         A guard gives one of these reasons whenever it refuses something, or, in the mode `Observe`, lets it through that `Enforce` would refuse.\n\
+         They stand in its log, in refused DNS answers, in `kubectl remit explain` and in the metric `remit_guard_denials_total`. A code never changes its meaning.\n\n\
+         Retryable: the same may succeed later without a change of the scope. Declarable: a data source would be an answer; the record and `kubectl remit explain` then show\n\
+         its lines, but for plain addresses.\n\n\
+         | code | what it means | retryable | declarable | what to do |\n|---|---|---|---|---|\n"
+    );
+    let yes = |holds| if holds { "yes" } else { "" };
+    for reason in Reason::ALL {
+        let (retryable, declarable) = (yes(reason.retryable()), yes(reason.declarable()));
+        writeln!(page, "| `{reason}` | {} | {retryable} | {declarable} | {} |", reason.means(), reason.remedy()).unwrap();
+    }
+    page.push_str(
+        "\n## The record\n\n\
+         One line of JSON in the log of the container `remit-guard`. Of a flood not every one is written; how many more there were, a line with the event `left_out` says.\n\n\
+         | field | meaning |\n|---|---|\n",
+    );
+    for (field, meaning) in RECORD {
+        writeln!(page, "| `{field}` | {meaning} |").unwrap();
+    }
+    assert_generated("docs/reasons.md", &page);
 }
 
 /// A table of the fields of one object, then the same for each object below it.
