@@ -13,11 +13,11 @@ use tokio::time::timeout;
 
 use super::newest::Newest;
 use super::peer::Own;
-use super::record::Records;
+use super::record::{Outcome, Records};
 use super::resolver::{QUESTIONS, SharedResolver};
 use super::{GuardError, Held};
 use crate::policy::pod::DNS_PORT;
-use crate::policy::{Attempt, GuardPolicy, Lookup, Mode, Reason};
+use crate::policy::{Attempt, GuardPolicy, Lookup, Reason};
 use crate::scope::DomainName;
 use crate::wire::dns::{NoQuery, Query, ResponseCode};
 
@@ -166,8 +166,10 @@ impl Desk {
             Err(NoQuery::Ignore) => return None,
             Err(NoQuery::Answer(answer)) => {
                 let text = bytes[..bytes.len().min(WRITTEN)].escape_ascii().to_string();
-                self.records.denied(Reason::QueryMalformed, &Attempt::Question(text), policy.as_deref());
-                return match policy.filter(|policy| policy.mode == Mode::Observe && self.may_ask()) {
+                let lets_through = policy.as_ref().is_some_and(|policy| policy.observes() && self.may_ask());
+                let outcome = if lets_through { Outcome::LetThrough } else { Outcome::Refused };
+                self.records.judged(outcome, Reason::QueryMalformed, &Attempt::Question(text), policy.as_deref());
+                return match policy.filter(|_| lets_through) {
                     Some(policy) => self.resolver.pass_on(&policy, bytes, over_tcp).await,
                     None => Some(answer),
                 };
@@ -175,7 +177,7 @@ impl Desk {
         };
         let asked = Asked { query: &query, bytes, over_tcp };
         let Some(policy) = policy else { return Some(self.refuse(&asked, Reason::NoPolicy, None)) };
-        let observed = policy.mode == Mode::Observe;
+        let observed = policy.observes();
         let Some(name) = query.name() else {
             let reason = if policy.suspended { Reason::Suspended } else { Reason::NameNotDeclared };
             return Some(if observed {
@@ -212,11 +214,11 @@ impl Desk {
 
     /// Passes query and answer on. `reason`: why Enforce would refuse.
     async fn observe(&self, asked: &Asked<'_>, reason: Option<Reason>, policy: &GuardPolicy) -> Vec<u8> {
-        if let Some(reason) = reason {
-            self.records.denied(reason, &asked.attempt(), Some(policy));
-        }
         if !self.may_ask() {
             return self.refuse(asked, Reason::TooManyQueries, Some(policy));
+        }
+        if let Some(reason) = reason {
+            self.records.judged(Outcome::LetThrough, reason, &asked.attempt(), Some(policy));
         }
         match self.resolver.pass_on(policy, asked.bytes, asked.over_tcp).await {
             Some(answer) => answer,
@@ -226,7 +228,7 @@ impl Desk {
 
     fn refuse(&self, asked: &Asked<'_>, reason: Reason, policy: Option<&GuardPolicy>) -> Vec<u8> {
         let attempt = asked.attempt();
-        let id = self.records.denied(reason, &attempt, policy);
+        let id = self.records.judged(Outcome::Refused, reason, &attempt, policy);
         let declare = policy.filter(|_| reason.declarable()).and_then(|policy| attempt.declaration(&policy.domain));
         let declare = declare.map(|lines| format!("; to declare it: {lines}")).unwrap_or_default();
         // A refusal ends a resolver's search; what DNS did not answer may be asked again.

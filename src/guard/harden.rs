@@ -27,7 +27,8 @@ use serde::Serialize;
 use super::record::Records;
 use super::{dns, tcp};
 
-/// Files besides those of connections and queries: listeners, health checks, the policy, stdio, what the runtime has.
+/// Files besides those of connections and queries: listeners, health checks, the policy, the control channel (its token, and a connection to
+/// each replica), stdio, what the runtime has.
 const OTHER_FILES: u32 = 40;
 
 #[derive(Debug, thiserror::Error)]

@@ -103,7 +103,7 @@ impl Keeper {
         self.held.subscribe()
     }
 
-    /// A signed policy.
+    /// A policy; signed, where a key says whose count.
     pub fn offer(&self, source: Source, note: &[u8]) -> Offered {
         let next = match self.authority.read(note) {
             Ok(next) => next,

@@ -6,7 +6,9 @@
 //! writes down what was refused, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
 //! and connections are bounded.
 //!
-//! Promise: nothing is reached without a [`crate::policy::Permit`]; without a valid policy nothing is permitted.
+//! Promise: no connection of the app is made without a [`crate::policy::Permit`]; without a valid policy nothing is permitted. Without one
+//! go the guard's own ways: questions to the cluster's DNS, for names that the policy declares (in Observe also what the app asks), and
+//! the control channel, to where the policy says.
 
 pub mod channel;
 mod dns;

@@ -1,4 +1,4 @@
-//! What was refused, and what changed: JSON lines on stdout, which every cluster collects already.
+//! What was refused, or let through by Observe alone, and what changed: JSON lines on stdout, which every cluster collects already.
 //!
 //! Promise: one line, one record, whatever names a client sends (JSON escapes them). At most [`MOST_A_SECOND`] denials a second for each
 //! reason, names apart from connections, so that no flood of one hides another; what is left out is counted, and said within a second.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::policy::{Attempt, GuardPolicy, Mode, Reason};
+use crate::policy::{Attempt, GuardPolicy, Reason};
 
 const MOST_A_SECOND: u32 = 25;
 
@@ -21,6 +21,16 @@ pub struct Records {
     totals: Mutex<BTreeMap<Reason, u64>>,
     count: AtomicU64,
     seed: u64,
+}
+
+/// What became of an attempt. Only who decided it knows: also in Observe not everything is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Outcome {
+    #[serde(rename = "denied")]
+    Refused,
+    /// By Observe; Enforce would have refused it.
+    #[serde(rename = "would_deny")]
+    LetThrough,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -36,12 +46,12 @@ struct Pace {
     left_out: u64,
 }
 
+/// [`crate::policy::RECORD`] says what its fields mean.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Denial<'a> {
-    /// Milliseconds since 1970.
     time: u64,
-    event: &'static str,
+    event: Outcome,
     request_id: &'a str,
     reason: Reason,
     attempted: &'a Attempt,
@@ -70,8 +80,8 @@ impl Records {
         }
     }
 
-    /// Returns the id under which it was written down.
-    pub fn denied(&self, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
+    /// `policy`: the one that it was judged by. Returns the id under which it was written down.
+    pub fn judged(&self, outcome: Outcome, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
         let id = self.id();
         *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry(reason).or_default() += 1;
         let kind = match attempted {
@@ -81,10 +91,9 @@ impl Records {
         if !self.may_write(reason, kind) {
             return id;
         }
-        let observed = policy.is_some_and(|policy| policy.mode == Mode::Observe);
         self.write(&Denial {
             time: now(),
-            event: if observed { "would_deny" } else { "denied" },
+            event: outcome,
             request_id: &id,
             reason,
             attempted,
@@ -176,4 +185,71 @@ impl Records {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::policy::{Document, RECORD};
+
+    /// What was written.
+    #[derive(Clone, Default)]
+    pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        pub fn records(&self) -> Vec<Value> {
+            self.0.lock().unwrap().split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect()
+        }
+    }
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// It declares one host.
+    pub fn policy(mode: &str, digest: &str) -> GuardPolicy {
+        let document: Document = serde_json::from_value(json!({
+            "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": 1, "digest": digest, "mode": mode,
+            "suspended": false, "network": {"domain": "cluster.local", "dns": [], "services": ["10.244.0.0/16"], "own": ["10.244.0.0/16"]},
+            "destinations": [{"source": "help", "target": {"type": "Host", "name": "help.example.com", "port": 443}}],
+        }))
+        .unwrap();
+        document.try_into().unwrap()
+    }
+
+    #[test]
+    fn a_record_says_what_happened_and_by_which_policy() {
+        let log = Log::default();
+        let records = Records::to(Box::new(log.clone()));
+        let observe = policy("Observe", "d");
+        let undeclared = Attempt::Name("evil.example".parse().unwrap());
+        let forbidden = Attempt::Address("169.254.169.254:80".parse().unwrap());
+        let id = records.judged(Outcome::LetThrough, Reason::NameNotDeclared, &undeclared, Some(&observe));
+        // In Observe as well.
+        records.judged(Outcome::Refused, Reason::AddressForbidden, &forbidden, Some(&observe));
+        records.judged(Outcome::Refused, Reason::NoPolicy, &forbidden, None);
+        let [let_through, refused, without] = &log.records()[..] else { panic!("{:?}", log.records()) };
+        let fields = |record: &Value| record.as_object().unwrap().keys().cloned().collect::<Vec<String>>();
+        let mut all: Vec<&str> = RECORD.iter().map(|(field, _)| *field).collect();
+        all.sort();
+        assert_eq!(fields(let_through), all, "docs/reasons.md lists these");
+        assert_eq!((let_through["event"].as_str(), let_through["requestId"].as_str()), (Some("would_deny"), Some(id.as_str())));
+        assert_eq!(let_through["attempted"], json!({"name": "evil.example"}));
+        assert_eq!(
+            (&refused["event"], &refused["reason"], &refused["digest"]),
+            (&json!("denied"), &json!("address_forbidden"), &json!("d"))
+        );
+        assert_eq!((&without["event"], &without["workload"], &without["digest"]), (&json!("denied"), &Value::Null, &Value::Null));
+        assert_eq!(records.totals().len(), 3);
+    }
 }

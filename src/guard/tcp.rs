@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::dns::loopback;
-use super::record::Records;
+use super::record::{Outcome, Records};
 use super::resolver::SharedResolver;
 use super::{GuardError, Held, original_destination};
 use crate::policy::pod::TCP_PORT;
@@ -130,16 +130,13 @@ async fn accept(listener: TcpListener, gate: Arc<Gate>) {
             continue;
         };
         let Ok(place) = gate.room.clone().try_acquire_owned() else {
-            gate.records.denied(Reason::TooManyConnections, &Attempt::Address(to), gate.held.borrow().as_deref());
+            gate.records.judged(Outcome::Refused, Reason::TooManyConnections, &Attempt::Address(to), gate.held.borrow().as_deref());
             reset(&client);
             continue;
         };
         let gate = gate.clone();
         tokio::spawn(async move {
-            if let Err((reason, attempt)) = gate.connection(&mut client, to).await {
-                gate.records.denied(reason, &attempt, gate.held.borrow().as_deref());
-                reset(&client);
-            }
+            gate.connection(&mut client, to).await;
             drop(place);
         });
     }
@@ -159,21 +156,33 @@ fn bound(socket: SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(GONE))
 }
 
-type Denied = (Reason, Attempt);
+/// Why not, and by which policy.
+struct Denied {
+    reason: Reason,
+    /// None: there is none.
+    policy: Option<Arc<GuardPolicy>>,
+}
+
+impl Denied {
+    fn by(policy: Arc<GuardPolicy>, reason: Reason) -> Self {
+        Self { reason, policy: Some(policy) }
+    }
+}
 
 impl Gate {
-    async fn connection(&self, client: &mut TcpStream, to: SocketAddr) -> Result<(), Denied> {
+    /// Until it has ended, or was refused.
+    async fn connection(&self, client: &mut TcpStream, to: SocketAddr) {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         let mut attempt = Attempt::Address(to);
-        match self.judged_and_passed(client, to, &mut attempt).await {
-            Ok(()) => Ok(()),
-            Err(reason) => Err((reason, attempt)),
+        if let Err(Denied { reason, policy }) = self.judged_and_passed(client, to, &mut attempt).await {
+            self.records.judged(Outcome::Refused, reason, &attempt, policy.as_deref());
+            reset(client);
         }
     }
 
-    async fn judged_and_passed(&self, client: &mut TcpStream, to: SocketAddr, attempt: &mut Attempt) -> Result<(), Reason> {
+    async fn judged_and_passed(&self, client: &mut TcpStream, to: SocketAddr, attempt: &mut Attempt) -> Result<(), Denied> {
         let mut hello = Vec::new();
-        let permit = {
+        let (permit, policy) = {
             // In a box, as is what reaches: what they need is given back before the long part begins.
             let mut judged = Box::pin(self.judge(client, to, &mut hello, attempt));
             tokio::select! {
@@ -181,14 +190,17 @@ impl Gate {
                 permit = &mut judged => permit?,
                 // It must wait.
                 () = std::future::ready(()) => {
-                    let _place = self.unjudged.try_acquire().map_err(|_| Reason::TooManyConnections)?;
+                    let full = |_| Denied { reason: Reason::TooManyConnections, policy: self.held.borrow().clone() };
+                    let _place = self.unjudged.try_acquire().map_err(full)?;
                     judged.await?
                 }
             }
         };
         if let Some(reason) = permit.observed() {
-            self.records.denied(reason, attempt, self.held.borrow().as_deref());
+            self.records.judged(Outcome::LetThrough, reason, attempt, Some(&policy));
         }
+        // The connection may outlive it.
+        drop(policy);
         let (mut upstream, reached) = self.while_permitted(&permit, None, Box::pin(self.reach(&permit, to))).await??;
         let passed = async {
             write_all(&upstream, &hello).await?;
@@ -204,7 +216,13 @@ impl Gate {
     }
 
     /// What the policy says that holds when the judgement is made. `hello`: what was read for it.
-    async fn judge(&self, client: &TcpStream, to: SocketAddr, hello: &mut Vec<u8>, attempt: &mut Attempt) -> Result<Permit, Reason> {
+    async fn judge(
+        &self,
+        client: &TcpStream,
+        to: SocketAddr,
+        hello: &mut Vec<u8>,
+        attempt: &mut Attempt,
+    ) -> Result<(Permit, Arc<GuardPolicy>), Denied> {
         let mut server = None;
         loop {
             let policy = self.policy()?;
@@ -217,10 +235,12 @@ impl Gate {
                 (verdict, _) => verdict,
             };
             match verdict {
-                Connect::Permitted(permit) => return Ok(permit),
+                Connect::Permitted(permit) => return Ok((permit, policy)),
                 // Perhaps it leads to a Service that DNS did not answer for.
-                Connect::Denied(Reason::DestinationNotDeclared) if !names.complete => return Err(Reason::ResolutionFailed),
-                Connect::Denied(reason) => return Err(reason),
+                Connect::Denied(Reason::DestinationNotDeclared) if !names.complete => {
+                    return Err(Denied::by(policy, Reason::ResolutionFailed));
+                }
+                Connect::Denied(reason) => return Err(Denied::by(policy, reason)),
                 Connect::ReadHello => {
                     let read = timeout(HELLO, read_hello(client, hello)).await.unwrap_or(Err(Reason::TooSlow));
                     if let Ok(name) = &read {
@@ -232,25 +252,28 @@ impl Gate {
         }
     }
 
-    fn policy(&self) -> Result<Arc<GuardPolicy>, Reason> {
-        self.held.borrow().clone().ok_or(Reason::NoPolicy)
+    fn policy(&self) -> Result<Arc<GuardPolicy>, Denied> {
+        self.held.borrow().clone().ok_or(Denied { reason: Reason::NoPolicy, policy: None })
     }
 
     /// The policy is asked first, so nothing of the work is done, however ready it is, that a new policy forbids.
-    async fn while_permitted<T>(&self, permit: &Permit, reached: Option<IpAddr>, work: impl Future<Output = T>) -> Result<T, Reason> {
+    async fn while_permitted<T>(&self, permit: &Permit, reached: Option<IpAddr>, work: impl Future<Output = T>) -> Result<T, Denied> {
         tokio::select! {
             biased;
-            reason = self.forbidden(permit, reached) => Err(reason),
+            denied = self.forbidden(permit, reached) => Err(denied),
             done = work => Ok(done),
         }
     }
 
-    async fn reach(&self, permit: &Permit, wanted: SocketAddr) -> Result<(TcpStream, IpAddr), Reason> {
+    async fn reach(&self, permit: &Permit, wanted: SocketAddr) -> Result<(TcpStream, IpAddr), Denied> {
+        let policy = self.policy()?;
         let addresses: Vec<SocketAddr> = match permit.upstream() {
             Upstream::Service { name: _, address } | Upstream::Kubernetes(address) | Upstream::Anywhere(address) => vec![*address],
             Upstream::Host { name, port } => {
-                let policy = self.policy()?;
-                let found = self.resolver.resolve(&policy, name).await?;
+                let found = match self.resolver.resolve(&policy, name).await {
+                    Ok(found) => found,
+                    Err(reason) => return Err(Denied::by(policy, reason)),
+                };
                 let mut all: Vec<SocketAddr> = found.addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
                 // Where the client wanted to go first, if that is where the host is; then its family.
                 all.sort_by_key(|address| (*address != wanted, address.is_ipv4() != wanted.is_ipv4()));
@@ -258,22 +281,24 @@ impl Gate {
             }
         };
         if addresses.is_empty() {
-            return Err(Reason::ResolutionFailed);
+            return Err(Denied::by(policy, Reason::ResolutionFailed));
         }
         for address in addresses {
             if let Ok(Ok(stream)) = timeout(REACH, connect(address)).await {
                 return Ok((stream, address.ip()));
             }
         }
-        Err(Reason::Unreachable)
+        Err(Denied::by(policy, Reason::Unreachable))
     }
 
     /// Resolves when the policy forbids what it permitted.
-    async fn forbidden(&self, permit: &Permit, reached: Option<IpAddr>) -> Reason {
+    async fn forbidden(&self, permit: &Permit, reached: Option<IpAddr>) -> Denied {
         let mut held = self.held.clone();
         loop {
-            if let Some(Err(reason)) = held.borrow_and_update().as_ref().map(|policy| policy.still(permit, reached)) {
-                return reason;
+            if let Some(policy) = &*held.borrow_and_update()
+                && let Err(reason) = policy.still(permit, reached)
+            {
+                return Denied::by(policy.clone(), reason);
             }
             if held.changed().await.is_err() {
                 return std::future::pending().await;
@@ -392,6 +417,8 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::record::tests::{Log, policy};
+    use crate::guard::resolver::Resolver;
     use tokio::io::AsyncReadExt;
 
     /// Two ends that are connected, with the options of [`bound`].
@@ -416,6 +443,33 @@ mod tests {
             assert!(socket.send_buffer_size().unwrap() <= 2 * BUFFER);
         }
         assert_eq!(SILENT + ASK_EVERY * ASK_TIMES, GONE);
+    }
+
+    /// A connection to this address, judged by this policy: what was written of it.
+    async fn written(to: &str, policy: GuardPolicy) -> Vec<serde_json::Value> {
+        let log = Log::default();
+        let (_keeper, held) = tokio::sync::watch::channel(Some(Arc::new(policy)));
+        let gate = Gate {
+            resolver: Arc::new(Resolver::new(held.clone())),
+            held,
+            records: Arc::new(Records::to(Box::new(log.clone()))),
+            room: Arc::new(Semaphore::new(1)),
+            most: 1,
+            unjudged: Semaphore::new(1),
+        };
+        let (_app, mut client) = pair().await;
+        gate.connection(&mut client, to.parse().unwrap()).await;
+        log.records()
+    }
+
+    #[tokio::test]
+    async fn what_observe_refuses_is_written_as_refused() {
+        for to in ["169.254.169.254:80", "[::ffff:169.254.169.254]:80", "127.0.0.1:15001"] {
+            let records = written(to, policy("Observe", "watched")).await;
+            let [record] = &records[..] else { panic!("{to}: {records:?}") };
+            let words = ["event", "reason", "digest"].map(|field| record[field].as_str().unwrap_or_default());
+            assert_eq!(words, ["denied", "address_forbidden", "watched"], "{to}");
+        }
     }
 
     #[tokio::test]

@@ -136,6 +136,21 @@ fn observe_lets_everything_pass_and_writes_down_what_enforce_would_refuse() {
     let records: Vec<Value> =
         ["server_name_not_declared", "port_not_declared", "tls_required"].iter().flat_map(|r| world.denials(r)).collect();
     assert!(records.len() >= 2 && records.iter().all(|r| r["event"] == "would_deny"), "{}", world.log());
+    // But for what is never reached, and that is written down as what it is.
+    assert_eq!(world.tcp("169.254.169.254", 80, b"ping"), Outcome::Error(ErrorKind::ConnectionReset));
+    let never = world.denials("address_forbidden");
+    assert!(never.len() == 1 && never[0]["event"] == "denied", "{}", world.log());
+    // Suspended is suspended: nothing passes, and what was open is cut.
+    let mut kept = open(&world, ORDERS, 5432, b"ping");
+    world.policy(&changed(|p| (p["mode"], p["suspended"], p["serial"]) = (json!("Observe"), json!(true), json!(1))));
+    world.eventually("the connection is cut", || goes_on(&mut kept, b"more").err().ok_or("it goes on".to_owned()));
+    assert_eq!(world.tcp(ORDERS, 5432, b"ping"), Outcome::Error(ErrorKind::ConnectionReset));
+    assert!(world.denials("suspended").iter().all(|r| r["event"] == "denied"), "{}", world.log());
+    world.policy(&changed(|p| (p["mode"], p["serial"]) = (json!("Observe"), json!(2))));
+    world.eventually("it passes again", || match world.tcp(ORDERS, 22, b"ping") {
+        Outcome::Echo => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     // Enforce ends what Observe let pass.
     let mut stray = open(&world, ORDERS, 22, b"ping");
     world.policy(&changed(|p| p["generation"] = json!(3)));
