@@ -1,9 +1,10 @@
 //! `kubectl remit explain`: what a guard would say of a destination, or said of a request, and the lines that would declare it.
 //!
-//! A destination is judged by the policy that the workload's guards mount, with the function that they use themselves. A request is looked
-//! up in their records.
+//! A destination is judged by the policy that the workload's guards mount, with the function that they use themselves. What DNS tells them of
+//! an address, which declared Service lies there, is told here by the Services. A request is looked up in their records.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::kubectl::{ClusterArgs, KubectlError};
 use super::{Exit, Message, Outcome};
 use crate::policy::pod::{GUARD_CONTAINER, POLICY_FILE};
-use crate::policy::{Attempt, Connect, Document, GuardPolicy, Mode, Reason, Upstream, signed};
+use crate::policy::{Attempt, Connect, Document, GuardPolicy, Reason, signed};
 use crate::scope::DomainName;
 
 /// What was typed.
@@ -60,11 +61,22 @@ fn attempt(args: &ExplainArgs) -> Result<Outcome, KubectlError> {
     if notes.is_empty() {
         return Ok(bad("no AIWorkload of this namespace has a policy for guards (see its status)".to_owned()));
     }
-    let (mut data, mut exit) = (String::new(), Exit::Done);
+    let (mut data, mut messages, mut exit) = (String::new(), Vec::new(), Exit::Done);
     for note in notes {
         match read(&note) {
-            Ok(policy) => {
-                let (lines, refused) = judged(&policy, &destination);
+            Ok(judge) => {
+                let names = match &destination {
+                    Destination::Address(address) if policy.is_none() => match names_of(&judge, address.ip(), cluster) {
+                        Ok(names) => Some(names),
+                        Err(error) => {
+                            messages.push(Message::Note(error.to_string()));
+                            None
+                        }
+                    },
+                    // The policy may be another cluster's.
+                    Destination::Address(_) | Destination::Name(..) => None,
+                };
+                let (lines, refused) = judged(&judge, &destination, names.as_deref());
                 data += &lines;
                 if refused {
                     exit = Exit::Refused;
@@ -73,7 +85,57 @@ fn attempt(args: &ExplainArgs) -> Result<Outcome, KubectlError> {
             Err(message) => return Ok(bad(message)),
         }
     }
-    Ok(Outcome { data, messages: vec![], exit })
+    Ok(Outcome { data, messages, exit })
+}
+
+/// The declared Services that lie at this address, as DNS would say.
+fn names_of(policy: &GuardPolicy, address: IpAddr, cluster: &ClusterArgs) -> Result<Vec<DomainName>, KubectlError> {
+    let mut names = Vec::new();
+    if !policy.may_be_a_service(address) {
+        return Ok(names);
+    }
+    let mut of_namespace: BTreeMap<&str, Value> = BTreeMap::new();
+    for full in policy.services() {
+        let labels: Vec<&str> = full.labels().collect();
+        let [service, namespace, ..] = labels[..] else { continue };
+        let services = match of_namespace.get(namespace) {
+            Some(services) => services,
+            None => {
+                let services = cluster.json(&["get", "services", &format!("--namespace={namespace}")])?;
+                of_namespace.entry(namespace).or_insert(services)
+            }
+        };
+        let object = services["items"].as_array().into_iter().flatten().find(|object| object["metadata"]["name"] == service);
+        let Some(object) = object else { continue };
+        let lies_there = if is_headless(object) {
+            let (of, label) = (format!("--namespace={namespace}"), format!("kubernetes.io/service-name={service}"));
+            has_endpoint(object, &cluster.json(&["get", "endpointslices", &of, "-l", &label])?, address)
+        } else {
+            object["spec"]["clusterIPs"].as_array().is_some_and(|all| all.iter().any(|text| is(text, address)))
+        };
+        if lies_there {
+            names.push(full.clone());
+        }
+    }
+    Ok(names)
+}
+
+fn is(text: &Value, address: IpAddr) -> bool {
+    text.as_str().and_then(|text| text.parse::<IpAddr>().ok()).is_some_and(|found| found.to_canonical() == address.to_canonical())
+}
+
+/// DNS then says the addresses of its pods.
+fn is_headless(service: &Value) -> bool {
+    service["spec"]["clusterIP"] == "None"
+}
+
+fn has_endpoint(service: &Value, slices: &Value, address: IpAddr) -> bool {
+    let not_ready_too = service["spec"]["publishNotReadyAddresses"] == true;
+    let slices = slices["items"].as_array().into_iter().flatten();
+    let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+    endpoints
+        .filter(|endpoint| not_ready_too || endpoint["conditions"]["ready"] != false)
+        .any(|endpoint| endpoint["addresses"].as_array().is_some_and(|all| all.iter().any(|text| is(text, address))))
 }
 
 fn bad(message: String) -> Outcome {
@@ -109,54 +171,60 @@ fn is_request(text: &str) -> bool {
     text.split_once('-').is_some_and(|(time, count)| hexadecimal(time, 11) && hexadecimal(count, 8))
 }
 
-/// What the guards of this policy make of it, and whether they refuse it.
-fn judged(policy: &GuardPolicy, destination: &Destination) -> (String, bool) {
+/// What the guards of this policy make of it, and whether they refuse it. `names`: the declared Services that lie at the address; None: nobody
+/// could be asked.
+fn judged(policy: &GuardPolicy, destination: &Destination, names: Option<&[DomainName]>) -> (String, bool) {
     let of = format!("{}/{}", policy.workload.namespace, policy.workload.name);
-    let (shown, found, named) = match destination {
-        Destination::Name(name, port) => {
-            let names = policy.meant(name);
-            let found = names.iter().find_map(|full| Some((full.clone(), policy.by_name(full, *port).ok()?.to_owned())));
-            match found {
-                Some((full, source)) => (format!("{full}:{port}"), Ok(source), None),
-                None => {
-                    let reasons = names.iter().map(|full| (full, policy.by_name(full, *port).err().unwrap_or(Reason::NameNotDeclared)));
-                    // A name that is declared, on another port, is what was meant.
-                    let best = reasons.max_by_key(|(_, reason)| *reason != Reason::NameNotDeclared);
-                    let (full, reason) = best.map_or((name.clone(), Reason::NameNotDeclared), |(full, reason)| (full.clone(), reason));
-                    (format!("{full}:{port}"), Err(reason), Some((full, *port)))
+    match destination {
+        Destination::Name(name, port) => by_name(policy, &of, name, *port),
+        Destination::Address(address) => {
+            let (reason, refused) = match policy.connect(*address, names.unwrap_or_default()) {
+                Connect::Permitted(permit) => match permit.observed() {
+                    None => return (format!("{of}: {address} is let through: data source {}\n", permit.source()), false),
+                    Some(reason) => (reason, false),
+                },
+                Connect::Denied(reason) => (reason, true),
+                Connect::ReadHello => {
+                    let hosts: Vec<String> = policy.hosts_on(address.port()).map(ToString::to_string).collect();
+                    let only = format!("only over TLS to {}, wherever the guard finds that", hosts.join(" or "));
+                    let lines = if policy.observes() {
+                        format!("{of}: {address} is let through by Observe; Enforce would let it through {only}\n")
+                    } else {
+                        format!("{of}: {address} is reached {only}\n")
+                    };
+                    return (lines, !policy.observes());
                 }
+            };
+            let mut lines = said(&of, &address.to_string(), reason, refused);
+            if reason == Reason::DestinationNotDeclared && names.is_none() && policy.may_be_a_service(address.ip()) {
+                lines += "  unless the cluster's DNS says that a declared Service lies there: explain that by its name\n";
             }
-        }
-        Destination::Address(address) => match policy.connect(*address, []) {
-            Connect::Permitted(permit) if permit.observed().is_none() => (address.to_string(), Ok(permit.source().to_owned()), None),
-            Connect::Permitted(permit) => {
-                let reason = permit.observed().unwrap_or(Reason::DestinationNotDeclared);
-                debug_assert!(matches!(permit.upstream(), Upstream::Anywhere(_)));
-                (address.to_string(), Err(reason), None)
-            }
-            Connect::ReadHello => {
-                let hosts: Vec<String> = policy.hosts_on(address.port()).map(ToString::to_string).collect();
-                return (
-                    format!("{of}: {address} is reached only over TLS to {}, wherever the guard finds that\n", hosts.join(" or ")),
-                    true,
-                );
-            }
-            Connect::Denied(reason) => (address.to_string(), Err(reason), None),
-        },
-    };
-    match found {
-        Ok(source) => (format!("{of}: {shown} is let through: data source {source}\n"), false),
-        Err(reason) => {
-            let verb = if policy.mode == Mode::Observe { "is let through by Observe; Enforce would refuse it" } else { "is refused" };
-            let mut lines = format!("{of}: {shown} {verb}: {reason}\n  {}\n", reason.means());
-            if let Some((name, port)) = named.filter(|_| reason.declarable())
-                && let Some(declare) = declaration(&name, port, &policy.domain)
-            {
-                lines += &format!("  to declare it: {declare}\n");
-            }
-            (lines, policy.mode == Mode::Enforce)
+            (lines, refused)
         }
     }
+}
+
+fn by_name(policy: &GuardPolicy, of: &str, name: &DomainName, port: u16) -> (String, bool) {
+    let names = policy.meant(name);
+    if let Some((full, source)) = names.iter().find_map(|full| Some((full, policy.by_name(full, port).ok()?))) {
+        return (format!("{of}: {full}:{port} is let through: data source {source}\n"), false);
+    }
+    let reasons = names.iter().map(|full| (full, policy.by_name(full, port).err().unwrap_or(Reason::NameNotDeclared)));
+    // A name that is declared, on another port, is what was meant.
+    let best = reasons.max_by_key(|(_, reason)| *reason != Reason::NameNotDeclared);
+    let (full, reason) = best.unwrap_or((name, Reason::NameNotDeclared));
+    let refused = !policy.observes();
+    let mut lines = said(of, &format!("{full}:{port}"), reason, refused);
+    if let Some(declare) = declaration(full, port, &policy.domain).filter(|_| reason.declarable()) {
+        lines += &format!("  to declare it: {declare}\n");
+    }
+    (lines, refused)
+}
+
+/// That it is not declared, and what becomes of it.
+fn said(of: &str, shown: &str, reason: Reason, refused: bool) -> String {
+    let verb = if refused { "is refused" } else { "is let through by Observe; Enforce would refuse it" };
+    format!("{of}: {shown} {verb}: {reason}\n  {}\n", reason.means())
 }
 
 /// The lines that would declare a Service or a host on this port.
@@ -254,11 +322,73 @@ mod tests {
             ("[::ffff:169.254.169.254]:80", "address_forbidden", true),
             ("10.244.0.9:5432", "destination_not_declared", true),
         ] {
-            let (lines, is_refused) = judged(&enforce, &Destination::parse(what).unwrap());
+            let (lines, is_refused) = judged(&enforce, &Destination::parse(what).unwrap(), Some(&[]));
             assert!(lines.contains(words) && is_refused == refused, "{what}: {lines}");
         }
-        let (lines, refused) = judged(&policy("Observe"), &Destination::parse("evil.example.com:443").unwrap());
-        assert!(!refused && lines.contains("Enforce would refuse it: name_not_declared"), "{lines}");
+    }
+
+    #[test]
+    fn in_observe() {
+        let observe = policy("Observe");
+        for (what, words, refused) in [
+            ("evil.example.com:443", "is let through by Observe; Enforce would refuse it: name_not_declared", false),
+            ("203.0.113.7:80", "Enforce would refuse it: port_not_declared", false),
+            ("203.0.113.7:443", "is let through by Observe; Enforce would let it through only over TLS to help.example.com", false),
+            // Not even by Observe.
+            ("169.254.169.254:80", "is refused: address_forbidden", true),
+        ] {
+            let (lines, is_refused) = judged(&observe, &Destination::parse(what).unwrap(), Some(&[]));
+            assert!(lines.contains(words) && is_refused == refused, "{what}: {lines}");
+        }
+        for mode in ["Observe", "Enforce"] {
+            let mut suspended = policy(mode);
+            suspended.suspended = true;
+            for what in ["orders.shop:5432", "evil.example.com:443", "203.0.113.7:443"] {
+                let (lines, refused) = judged(&suspended, &Destination::parse(what).unwrap(), Some(&[]));
+                assert!(lines.contains("is refused: suspended") && refused, "{mode} {what}: {lines}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_what_dns_says_that_lies_there() {
+        let enforce = policy("Enforce");
+        let orders = ["orders.shop.svc.cluster.local".parse().unwrap()];
+        let unless = "unless the cluster's DNS says that a declared Service lies there";
+        for (what, names, words, refused) in [
+            ("10.96.7.7:5432", Some(&orders[..]), "10.96.7.7:5432 is let through: data source orders", false),
+            ("10.96.7.7:22", Some(&orders), "is refused: port_not_declared", true),
+            ("10.96.7.7:5432", Some(&[]), "is refused: destination_not_declared", true),
+            ("10.96.7.7:5432", None, unless, true),
+        ] {
+            let (lines, is_refused) = judged(&enforce, &Destination::parse(what).unwrap(), names);
+            assert!(lines.contains(words) && is_refused == refused, "{what} {names:?}: {lines}");
+            assert_eq!(lines.contains(unless), names.is_none(), "{what}: {lines}");
+        }
+        let (lines, _) = judged(&enforce, &Destination::parse("192.168.1.1:5432").unwrap(), None);
+        assert!(!lines.contains(unless), "no Service may lie there: {lines}");
+    }
+
+    #[test]
+    fn endpoints_of_headless_services() {
+        let slices = json!({"items": [{"endpoints": [
+            {"addresses": ["10.244.1.1"], "conditions": {"ready": true}},
+            {"addresses": ["10.244.1.2"], "conditions": {"ready": false}},
+            {"addresses": ["2001:db8:10:244::3"]},
+        ]}]});
+        let (ready, all) =
+            (json!({"spec": {"clusterIP": "None"}}), json!({"spec": {"clusterIP": "None", "publishNotReadyAddresses": true}}));
+        for (address, when_ready, always) in [
+            ("10.244.1.1", true, true),
+            ("::ffff:10.244.1.1", true, true),
+            ("10.244.1.2", false, true),
+            ("2001:db8:10:244::3", true, true),
+            ("10.244.1.9", false, false),
+        ] {
+            let at = address.parse().unwrap();
+            assert_eq!((has_endpoint(&ready, &slices, at), has_endpoint(&all, &slices, at)), (when_ready, always), "{address}");
+        }
+        assert!(is_headless(&ready) && !is_headless(&json!({"spec": {"clusterIP": "10.96.0.1"}})));
     }
 
     #[test]

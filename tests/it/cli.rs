@@ -201,6 +201,62 @@ fn bad_input_is_told() {
     assert!(run.stderr.starts_with("error: no/such/file.yaml: "), "{}", run.stderr);
 }
 
+/// With a kubectl that answers from files: what lies at an address, the Services say.
+#[test]
+fn an_address_is_explained_by_the_services_that_lie_there() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let document = serde_json::json!({
+        "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": 2, "digest": "d", "mode": "Enforce",
+        "suspended": false, "network": {"domain": "cluster.local", "dns": [], "services": ["10.244.0.0/16", "10.96.0.0/16"], "own": ["10.0.0.0/8"]},
+        "destinations": [
+            {"source": "orders", "target": {"type": "Service", "name": "orders", "namespace": "shop", "ports": [5432]}},
+            {"source": "queue", "target": {"type": "Service", "name": "queue", "namespace": "shop", "ports": [5672]}},
+        ],
+    });
+    let answers = [
+        ("configmaps", serde_json::json!({"items": [{"data": {"policy.note": document.to_string()}}]})),
+        (
+            "services",
+            serde_json::json!({"items": [
+                {"metadata": {"name": "orders"}, "spec": {"clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7"]}},
+                {"metadata": {"name": "queue"}, "spec": {"clusterIP": "None", "clusterIPs": ["None"]}},
+            ]}),
+        ),
+        ("endpointslices", serde_json::json!({"items": [{"endpoints": [{"addresses": ["10.244.1.1"], "conditions": {"ready": true}}]}]})),
+    ];
+    for (of, answer) in answers {
+        std::fs::write(directory.path().join(of), answer.to_string()).unwrap();
+    }
+    // Called as `kubectl --namespace=support get WHAT …`; Services of another namespace are asked for there.
+    let kubectl = directory.path().join("kubectl");
+    let script = "#!/bin/sh\ncase $3 in\n\
+        services|endpointslices) [ \"$4\" = --namespace=shop ] && [ ! -e \"${0%/*}/forbidden\" ] || { echo 'error: services is forbidden' >&2; exit 1; } ;;\n\
+        esac\nexec cat \"${0%/*}/$3\"\n";
+    std::fs::write(&kubectl, script).unwrap();
+    std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let explain = |what: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-remit"));
+        let output =
+            command.args(["explain", what, "bot", "-n", "support"]).env("KUBECTL", &kubectl).env("NO_COLOR", "1").output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    for (what, code, words) in [
+        ("10.96.7.7:5432", 0, "is let through: data source orders"),
+        ("10.96.7.7:22", 1, "is refused: port_not_declared"),
+        ("10.244.1.1:5672", 0, "is let through: data source queue"),
+        ("10.244.1.9:5672", 1, "is refused: destination_not_declared"),
+    ] {
+        let (found, stdout, stderr) = explain(what);
+        assert!((found, stderr.as_str()) == (code, "") && stdout.contains(words), "{what}: {found} {stdout}{stderr}");
+    }
+    std::fs::write(directory.path().join("forbidden"), "").unwrap();
+    let (code, stdout, stderr) = explain("10.96.7.7:5432");
+    assert!(code == 1 && stdout.contains("unless the cluster's DNS says that a declared Service lies there"), "{code} {stdout}");
+    assert_eq!(stderr, "note: kubectl get: services is forbidden\n");
+}
+
 #[test]
 fn usage_reads_as_kubectl() {
     let help = run(&["--help"]);
