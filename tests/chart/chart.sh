@@ -68,6 +68,10 @@ for values in default full cert-manager least; do
     for pattern in "${@:2}"; do lines=$(grep -E -- "$pattern" <<<"$lines" || true); done
     if [ -z "$lines" ]; then pass; else fail "$values: $1: $lines"; fi
   }
+  # The one right that ends pods, in a role of its own and bound where the values say so.
+  evict='ClusterRole remit-evict {apiGroups: [""], resources: [pods/eviction], verbs: [create]}'
+  holds "$values: remit-evict evicts and does nothing else" test "$(grep ' remit-evict ' "$work/rules")" = "$evict"
+  { grep -vxF -- "$evict" "$work/rules" || true; } >"$work/others" && mv "$work/others" "$work/rules"
   lists='[[, "]'
   if grep -vE '^(Cluster)?Role [a-z-]+ \{apiGroups: \[[^]]*\], resources: \[[^]]*\], (resourceNames: \[[^]]*\], )?verbs: \[[^]]*\]\}$' "$work/rules"; then fail "$values: a rule is not on one line, or not in the usual order"; else pass; fi
   never "a wildcard" '\*'
@@ -211,6 +215,14 @@ done
 for key in $(grep -oE '^[a-zA-Z]+:' "$chart/values.yaml" | tr -d :); do
   holds "README.md says what $key is" grep -qE "^\| \`$key[\`.]" "$chart/README.md"
 done
+# What it installs, each in a row that names its kind as well; a binding with its role or policy. (Hooks and tests apart.)
+sed -n '/^## What it installs/,/^## Ceilings/p' "$chart/README.md" | grep '^|' >"$work/installs"
+while read -r kind name; do
+  case $name in remit-uninstall|remit-test) continue ;; esac
+  kind=${kind%Binding} name=${name%.remit.dev}
+  named() { grep -E "(^|[^A-Za-z])${kind%y}" "$work/installs" | grep -F -- "\`$name\`"; }
+  holds "README.md says what $kind $name is for" named
+done <"$here/golden.txt"
 if ls "$root"/crds/*.yaml >/dev/null 2>&1; then
   holds "crds/ and charts/remit/files/crds/ are equal" diff -r "$root/crds" "$chart/files/crds"
 else fail "crds/ is empty"; fi

@@ -104,6 +104,40 @@ fn the_operator_has_no_way_round() {
     assert!(cluster_rules().iter().all(|r| r.resource != "secrets"), "no Secret outside of its own namespace");
 }
 
+/// What the operator may read in the whole cluster it can hand out without the value `grantable`: a Read is get, list and watch.
+#[test]
+fn what_goes_without_grantable_is_what_the_docs_say() {
+    let mut verbs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for rule in cluster_rules().into_iter().filter(|r| r.names.is_empty()) {
+        verbs.entry(rule.resource).or_default().insert(rule.verb);
+    }
+    let reads = ["get", "list", "watch"].map(str::to_owned);
+    let readable: BTreeSet<String> =
+        verbs.into_iter().filter(|(_, verbs)| reads.iter().all(|r| verbs.contains(r))).map(|(r, _)| r).collect();
+    let page = text("docs/install.md");
+    let (_, after) = page.split_once("go only reads that the\noperator needs itself").expect("the sentence about `grantable`");
+    let (sentence, _) = after.split_once(". ").unwrap();
+    let said: BTreeSet<String> = sentence.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(said, readable, "docs/install.md, step 2");
+}
+
+/// As the operator reads it at its start.
+#[cfg(feature = "operator")]
+#[test]
+fn the_operator_reads_the_configuration_of_the_chart() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config.yaml");
+    for values in [None, Some("full"), Some("cert-manager"), Some("least")] {
+        let values = values.map(|name| repository(&format!("tests/chart/values/{name}.yaml")));
+        let args: Vec<&str> = values.iter().flat_map(|path| ["--values", path.to_str().unwrap()]).collect();
+        let objects = rendered(&args);
+        let map = objects.iter().find(|o| kind(o) == "ConfigMap" && o["metadata"]["name"] == "remit-operator").expect("the ConfigMap");
+        std::fs::write(&file, map["data"]["config.yaml"].as_str().unwrap()).unwrap();
+        let config = remit::operator::config::Config::read(&file).unwrap_or_else(|error| panic!("{values:?}: {error}"));
+        assert_eq!((config.namespace.as_str(), config.guard.is_some()), ("remit-system", true), "{values:?}");
+    }
+}
+
 /// The API server asks about every kind that the operator can judge, and closed; in enrolled namespaces, never in the system's or our own.
 #[test]
 fn the_webhooks_of_pods_ask_about_what_the_operator_judges() {

@@ -4,7 +4,7 @@
 //! cluster; but it is told the path. Promise: each path has 32 random bytes of its own, made once, kept in a Secret of ours (whoever keeps
 //! the certificate), published in the webhook configurations, compared in constant time, never logged.
 //!
-//! Who can read them: whoever may get ValidatingWebhookConfigurations (the cluster's roles view, edit and admin may not) or the Secret (edit
+//! Who can read them: whoever may get ValidatingWebhookConfigurations or MutatingWebhookConfigurations (the cluster's roles view, edit and admin may not) or the Secret (edit
 //! and admin may, where they are bound in the operator's namespace), and whoever reads the API servers' logs. One more learns the paths of
 //! all but `/record`: the author of a change that nobody answers for is told the URL by the API server. So each has a secret of its own, and
 //! that of `/record` is in no such message: its failures are ignored.
