@@ -1,7 +1,7 @@
 //! Remit: least privilege for AI services on Kubernetes.
 //!
 //! Permission is data; programs are only the ways in which data meets the world. The layers, in order; each uses only
-//! earlier ones (`tests/layers.rs` holds this):
+//! earlier ones (`tests/it/layers.rs` holds this):
 //!
 //! 1. [`scope`]: the words. Names, addresses, selectors, permissions, the validated [`scope::Scope`], the ceiling.
 //! 2. [`policy`]: the guard's decisions, and the document that carries them.

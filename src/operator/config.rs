@@ -1,7 +1,8 @@
 //! The configuration file of the operator.
 //!
 //! In: YAML. Out: a [`Config`] that is complete and plausible, or an error that names the field. Unknown fields are errors: a
-//! misspelt one would otherwise be a setting that nobody holds. Every field but `namespace` has a default.
+//! misspelt one would otherwise be a setting that nobody holds. `namespace` is needed; so are, of `guard` where it is there,
+//! its image and its resources. Everything else may be left out.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -300,34 +301,29 @@ mod tests {
 
     #[test]
     fn the_documented_file_is_read() {
-        let text = "
-namespace: remit-system
-serviceAccount: remit
-policiesAccount: remit-policies
-http: {port: 8080}
-webhook:
-  port: 9443
-  service: remit-webhook
-  configurations: [remit-scope, remit-recorder, remit-pods]
-  mutatingConfigurations: [remit-inject]
-  certificate: {type: Files, directory: /etc/remit/tls}
-lease: {name: remit-operator, durationSeconds: 15}
-shutdownSeconds: 20
-appliers: [system:serviceaccount:argocd:argocd-application-controller]
-cluster: {podRanges: [10.0.0.0/8], serviceRanges: ['fd00::/112'], otherRanges: [], domain: cluster.local}
-dns: {services: [{namespace: kube-system, name: kube-dns}], addresses: [169.254.20.10]}
-guard:
-  image: registry.example.com/remit-guard:0.1.0
-  imagePullPolicy: IfNotPresent
-  cpuRequest: 10m
-  memoryRequest: 24Mi
-  memoryLimit: 96Mi
-  allowedDevices: [nvidia.com/gpu]   # absent: well-known accelerators
-  channel: {service: remit-guards, port: 9444}
-";
-        let config = Config::parse(text).unwrap();
+        let page = include_str!("../../ARCHITECTURE.md");
+        let (_, after) = page.split_once("```yaml\nnamespace: remit-system ").expect("the block");
+        let (rest, _) = after.split_once("```").unwrap();
+        let text = format!("namespace: remit-system {rest}");
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(
+            config,
+            Config {
+                guard: config.guard.clone(),
+                deployment: config.deployment.clone(),
+                ..Config::parse("namespace: remit-system").unwrap()
+            }
+        );
+        let guard = config.guard.expect("the block names it");
+        assert_eq!((guard.image_pull_policy.as_str(), guard.channel), ("IfNotPresent", ControlChannel::default()));
+        // The other form that the block names, and what it leaves empty.
+        let other = text
+            .replace("{type: SelfSigned, secretName: remit-webhook-tls}", "{type: Files, directory: /etc/remit/tls}")
+            .replace("podRanges: [], serviceRanges: []", "podRanges: [10.0.0.0/8], serviceRanges: ['fd00::/112']")
+            .replace("appliers: []", "appliers: [system:serviceaccount:argocd:argocd-application-controller]");
+        let config = Config::parse(&other).unwrap();
         assert_eq!(config.webhook.certificate, Certificate::Files { directory: "/etc/remit/tls".into() });
-        assert_eq!(config.cluster.pod_ranges, ["10.0.0.0/8".parse().unwrap()]);
+        assert_eq!((config.cluster.pod_ranges, config.appliers.len()), (vec!["10.0.0.0/8".parse().unwrap()], 1));
     }
 
     #[test]
