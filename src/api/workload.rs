@@ -36,12 +36,13 @@ pub struct AIWorkloadSpec {
     #[schemars(length(min = 1, max = 1024))]
     pub purpose: Option<String>,
 
-    /// The pods this scope governs, whatever owns them. They are never edited. Two AIWorkloads of a namespace whose selectors could
+    /// The pods this scope governs, whatever owns them. New ones get their guard and their account when they are made; running ones are never edited. Two AIWorkloads of a namespace whose selectors could
     /// select one pod conflict: one in Enforce governs before one in Observe, then the older. At least one requirement is needed.
     #[x_kube(validation = Rule::new("(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)").message("selector: name at least one label, for example matchLabels: {app: my-service}; an empty selector would govern every pod of the namespace"))]
     pub selector: LabelSelector,
 
-    /// Observe computes the plan and reports, and writes nothing that denies. Enforce holds it.
+    /// Enforce holds the plan: the network layer, permissions, admission, and guards that refuse what is not declared. Observe writes nothing
+    /// that denies: it computes the plan, and guards let everything pass and write down what Enforce would refuse.
     pub mode: Mode,
 
     /// The ServiceAccount that the Kubernetes permissions are bound to. When absent, Remit makes one with the name of the AIWorkload.
@@ -62,7 +63,8 @@ pub struct AIWorkloadSpec {
     #[serde(default)]
     pub unguarded_pods: UnguardedPods,
 
-    /// Kill switch: while true, every new connection is denied and every Kubernetes permission is withdrawn, whatever else is declared.
+    /// Kill switch: while true, every connection is denied, guards cut those that are open, and every Kubernetes permission is withdrawn,
+    /// whatever else is declared. In Observe as well, as far as the guard reaches: pods without one, and permissions, stay as they are.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -70,9 +72,9 @@ pub struct AIWorkloadSpec {
 /// Whether the scope is held or only computed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Compute the plan and report; write nothing that denies.
+    /// Compute the plan and report; guards let everything pass and write down what Enforce would refuse.
     Observe,
-    /// Hold the plan.
+    /// Hold the plan; guards refuse what is not declared.
     Enforce,
 }
 
@@ -169,7 +171,8 @@ pub struct DataSource {
     /// A Service of this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSource>,
-    /// A host outside the cluster. The network layer opens its port towards public addresses; it cannot tell hosts apart.
+    /// A host outside the cluster, told from others by the guard: by the server name in TLS. The network layer alone, which holds pods without a
+    /// guard, opens its port towards all public addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSource>,
     /// Objects of the Kubernetes API.

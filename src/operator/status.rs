@@ -157,9 +157,16 @@ fn accepted(outcome: &Outcome<'_>) -> Said {
         Standing::Invalid(errors) => Said::new(false, "Invalid", list(errors)),
         Standing::Enforce(_) | Standing::Observe(_) => match outcome.refusals.first() {
             Some(first) => Said::new(false, first.reason.as_str(), list(outcome.refusals)),
-            None if outcome.suspended => {
-                Said::new(true, "Valid", "Suspended: every new connection is denied and every permission withdrawn")
-            }
+            None if outcome.suspended => Said::new(
+                true,
+                "Valid",
+                match outcome.standing {
+                    Standing::Observe(_) => {
+                        "Suspended: guards let nothing through, in Observe as well; pods without a guard and permissions stay as they are (mode: Observe)"
+                    }
+                    _ => "Suspended: nothing is let through, guards cut open connections, and every permission is withdrawn",
+                },
+            ),
             None => Said::new(true, "Valid", "The scope is valid and within its ceilings"),
         },
     }
@@ -172,7 +179,8 @@ fn applied(outcome: &Outcome<'_>) -> Said {
     }
     match &outcome.standing {
         Standing::Enforce(_) => Said::new(true, "Applied", format!("Every object of the plan is in place ({})", outcome.objects)),
-        Standing::Observe(_) => Said::new(true, "Observed", "Nothing is written (mode: Observe)"),
+        Standing::Observe(_) if outcome.objects == 0 => Said::new(true, "Observed", "Nothing is written (mode: Observe)"),
+        Standing::Observe(_) => Said::new(true, "Observed", "Only the guards' policy is written, so that they record (mode: Observe)"),
         Standing::Invalid(_) => Said::new(false, "NotAccepted", "What was applied before stays until the AIWorkload is valid"),
         Standing::NotEnrolled | Standing::Conflict { older: _ } => Said::new(false, "NotAccepted", "Nothing is generated"),
     }
@@ -246,6 +254,13 @@ mod tests {
         let (scope, now) = (scope(), Timestamp::UNIX_EPOCH);
         let held = status(&outcome(Standing::Enforce(&scope)), None, now);
         assert_eq!(row(&held), rows(&[("Accepted", "True", "Valid"), ("Applied", "True", "Applied"), ("Ready", "True", "Held")]));
+        let observed = |objects, suspended| {
+            let status = status(&Outcome { objects, suspended, ..outcome(Standing::Observe(&scope)) }, None, now);
+            [0, 1].map(|n| status.conditions[n].message.clone())
+        };
+        assert_eq!(observed(0, false)[1], "Nothing is written (mode: Observe)", "without guards");
+        assert!(observed(1, false)[1].starts_with("Only the guards' policy is written"));
+        assert!(observed(1, true)[0].starts_with("Suspended: guards let nothing through, in Observe as well"));
         let errors = [FieldError { path: "x".into(), message: "y".into() }];
         let invalid = status(&outcome(Standing::Invalid(&errors)), None, now);
         assert_eq!(
