@@ -263,6 +263,11 @@ impl Config {
         Duration::from_secs(self.shutdown_seconds)
     }
 
+    /// How long the webhook still answers after it was told to stop: until the nodes' Service rules lead elsewhere.
+    pub fn drain(&self) -> Duration {
+        (self.shutdown() / 4).min(Duration::from_secs(5))
+    }
+
     pub fn lease_duration(&self) -> Duration {
         Duration::from_secs(self.lease.duration_seconds)
     }

@@ -220,6 +220,8 @@ async fn operate(
         metrics.leads(false);
         workers.abort_all();
         if lost {
+            // No write starts any more; the webhook, which needs no lease, answers who is under way.
+            tokio::time::sleep(config.drain()).await;
             return Err(RunError::LeaseLost);
         }
         election.release().await;

@@ -27,7 +27,7 @@ use crate::plan::{Kind, ObjectKey, UNSCOPED_POLICY, workload_of};
 use crate::scope::ObjectName;
 
 /// Admission policies of the chart and their bindings.
-const POLICIES: [&str; 9] = [
+const POLICIES: [&str; 10] = [
     "remit-confine-policies",
     "remit-protect-generated",
     "remit-keep-enrolled",
@@ -37,6 +37,7 @@ const POLICIES: [&str; 9] = [
     "remit-guard-access",
     "remit-guard-notes",
     "remit-restricted-pods",
+    "remit-warned-pods",
 ];
 /// Webhook configurations of the chart, beside those that the configuration names.
 const WEBHOOKS: [&str; 3] = ["remit-scope", "remit-recorder", "remit-pods"];

@@ -404,6 +404,12 @@ pods() { # HELM
   guard_tokens
   pod_security restricted
   the_redirect
+  lax=$(jq 'del(.spec.securityContext)' <<<"$plain")
+  passes "a pod that names no user is refused" not_created "$lax"
+  kubectl label namespace $c remit.dev/pod-security=warn >/dev/null
+  passes "and only warned of where the namespace says so" until_true created "$lax"
+  kubectl label namespace $c remit.dev/pod-security- >/dev/null
+  passes "and refused again" until_true not_created "$lax"
   # Where they never act, whatever the label says.
   for namespace in kube-system "$release"; do
     until_true kubectl -n "$namespace" get serviceaccount default

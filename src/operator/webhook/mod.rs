@@ -75,7 +75,8 @@ pub enum WebhookError {
     Ended(String),
 }
 
-/// Serves until `shutdown` resolves; then lets open requests end (the caller sets the deadline).
+/// Serves until `shutdown` resolves, and a while longer ([`Config::drain`]), for who does not know of it yet: pods wait for its answer. Then
+/// it lets open requests end (the caller sets the deadline).
 pub async fn run(context: Context, shutdown: impl Future<Output = ()> + Send) -> Result<(), WebhookError> {
     let port = context.config.webhook.port;
     let listener = http::listen(port).await.map_err(|source| WebhookError::Listen { port, source })?;
@@ -86,6 +87,7 @@ async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Ou
     let Context { client, config, world, writers, metrics, keys, readiness: Readiness { certificates, paths } } = context;
     let tls = server::tls(certificates.clone())?;
     let (stop, stopped) = watch::channel(false);
+    let (drain, draining) = watch::channel(false);
     let (recorder, receiver) = Recorder::new(writers.clone());
     let keeper = Keeper::new(client.clone(), &config, certificates, paths.clone(), metrics.clone());
     let cluster = access::ApiServer::new(client.clone());
@@ -94,7 +96,12 @@ async fn serve(context: Context, listener: TcpListener, shutdown: impl Future<Ou
     let mut parts = JoinSet::new();
     parts.spawn(keeper.run(stopped.clone()));
     parts.spawn(recorder::keep(client, config.namespace.clone(), writers, receiver, stopped.clone()));
-    parts.spawn(server::serve(listener, tls, Arc::new(handler), stopped));
+    parts.spawn(server::serve(listener, tls, Arc::new(handler), draining, stopped));
+    let shutdown = async {
+        shutdown.await;
+        drain.send_replace(true);
+        tokio::time::sleep(config.drain()).await;
+    };
     tokio::pin!(shutdown);
     let ended = tokio::select! {
         () = &mut shutdown => None,

@@ -93,8 +93,14 @@ pub(super) fn tls(certificates: Certificates) -> Result<TlsAcceptor, rustls::Err
 /// The bodies that are read and judged at the same time, in KiB. All that connections could send at once would be more than memory.
 static BODIES: Semaphore = Semaphore::const_new(48 * 1024);
 
-/// Until told to stop.
-pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
+/// Until told to stop. While it drains, each answer ends its connection, so that none is left when it stops.
+pub(super) async fn serve<C: Cluster>(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    handler: Arc<Handler<C>>,
+    draining: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let shares = Shares::new(MOST_OF_A_PEER);
     let mut connections = JoinSet::new();
@@ -113,9 +119,9 @@ pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, h
                     handler.metrics.connection_refused();
                     continue;
                 };
-                let (tls, handler, stop) = (tls.clone(), handler.clone(), stop.clone());
+                let (tls, handler, draining, stop) = (tls.clone(), handler.clone(), draining.clone(), stop.clone());
                 connections.spawn(async move {
-                    connection(stream, tls, handler, stop).await;
+                    connection(stream, tls, handler, draining, stop).await;
                     drop((place, share));
                 });
             }
@@ -131,11 +137,23 @@ pub(super) async fn serve<C: Cluster>(listener: TcpListener, tls: TlsAcceptor, h
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection<C: Cluster>(stream: TcpStream, acceptor: TlsAcceptor, handler: Arc<Handler<C>>, mut stop: watch::Receiver<bool>) {
+async fn connection<C: Cluster>(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    handler: Arc<Handler<C>>,
+    draining: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
     let Some(stream) = tls::accept(stream, &acceptor, &mut stop).await else { return };
     let service = service_fn(move |request| {
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(respond(&handler, request).await) }
+        let (handler, draining) = (handler.clone(), draining.clone());
+        async move {
+            let mut response = respond(&handler, request).await;
+            if *draining.borrow() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     tls::converse(stream, service, LIMITS, &mut stop).await;
 }

@@ -613,6 +613,7 @@ struct Served {
     record: String,
     writers: Writers,
     metrics: Metrics,
+    drain: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<()>,
     _queue: Queue,
@@ -633,13 +634,14 @@ async fn served() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (stop, stopped) = watch::channel(false);
+    let (drain, draining) = watch::channel(false);
     let (handler, writers, _queue) = handler(false);
     let paths = handler.paths.current().unwrap();
     let [scope, record] = [Endpoint::Scope, Endpoint::Record].map(|endpoint| paths.path(endpoint));
     let metrics = handler.metrics.clone();
     let tls = server::tls(certificates.clone()).unwrap();
-    let server = tokio::spawn(server::serve(listener, tls, Arc::new(handler), stopped));
-    Served { port, stored, certificates, scope, record, writers, metrics, stop, server, _queue }
+    let server = tokio::spawn(server::serve(listener, tls, Arc::new(handler), draining, stopped));
+    Served { port, stored, certificates, scope, record, writers, metrics, drain, stop, server, _queue }
 }
 
 async fn connect(port: u16, bundle: &str) -> std::io::Result<TlsStream<TcpStream>> {
@@ -701,7 +703,7 @@ async fn post(port: u16, bundle: &str, path: &str, body: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_round_trip_over_tls() {
-    let Served { port, stored, scope, record, stop, server, .. } = &mut served().await;
+    let Served { port, stored, scope, record, drain, stop, server, .. } = &mut served().await;
     let good = serde_json::to_vec(&asked("AIWorkload", "CREATE", "dana", None, Some(workload(json!({}), spec(secret()))))).unwrap();
     let text = post(*port, &stored.bundle, scope, &good).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"allowed\":false") && text.contains("dana does not hold"), "{text}");
@@ -737,7 +739,17 @@ async fn a_round_trip_over_tls() {
     // An authority of no concern is not enough.
     let stranger = Stored::after(None, &Step::Begin, &names(), now()).unwrap().unwrap();
     assert!(connect(*port, &stranger.bundle).await.is_err());
+    // Told to drain, it answers whoever is connected and whoever comes, and keeps no connection.
+    let idle = connect(*port, &stored.bundle).await.unwrap();
+    drain.send(true).unwrap();
+    for mut stream in [idle, connect(*port, &stored.bundle).await.unwrap()] {
+        write_all(&mut stream, head(record, good.len()).as_bytes()).await.unwrap();
+        write_all(&mut stream, &good).await.unwrap();
+        let text = answer(&mut stream).await;
+        assert!(text.contains("\"allowed\":true") && text.to_lowercase().contains("connection: close"), "{text}");
+    }
     // Told to stop, it ends although a connection is open and idle.
+    let _idle = connect(*port, &stored.bundle).await.unwrap();
     stop.send(true).unwrap();
     tokio::time::timeout(Duration::from_secs(5), server).await.unwrap().unwrap();
 }
@@ -990,7 +1002,13 @@ mod real {
             pods: Pods::default(),
             metrics,
         };
-        parts.spawn(server::serve(listener, server::tls(certificates.clone()).unwrap(), Arc::new(handler), stopped));
+        parts.spawn(server::serve(
+            listener,
+            server::tls(certificates.clone()).unwrap(),
+            Arc::new(handler),
+            watch::channel(false).1,
+            stopped,
+        ));
         until("a certificate is served", async || certificates.current()).await;
         until("the other replica knows the paths", async || other.current()).await;
         assert!(known.current() == other.current() && known.current() == Some(paths.clone()));
