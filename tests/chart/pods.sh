@@ -244,8 +244,8 @@ elsewhere       | must be a sidecar | $(for_workload observed) | $guard.args[2] 
 no-uid          | must be a sidecar | $(for_workload observed) | $guard.args[2] |= sub("/[0-9a-f-]+$"; "/1")
 its-app-as-was  | pass | .metadata.labels = {app: "observed"} | .spec.shareProcessNamespace = true
 guard-image     | must be as Remit injects them | .metadata.labels = {app: "observed"} | $guard.image = "evil"
-network         | pass | .metadata.labels = {app: "observed"} | ${source}[0].configMap.name = "remit-observed" | .metadata.annotations = {"k8s.v1.cni.cncf.io/networks": "x"}
-any-user        | pass | .metadata.labels = {app: "observed"} | del(.spec.containers[0].securityContext.runAsUser)
+network         | pass | $(for_workload observed) | .metadata.annotations = {"k8s.v1.cni.cncf.io/networks": "x"}
+any-user        | pass | $(for_workload observed) | del(.spec.containers[0].securityContext.runAsUser)
 CASES
 }
 

@@ -114,6 +114,55 @@ fn a_pod_made_right_after_its_aiworkload_is_guarded() {
 }
 
 #[test]
+fn other_injectors_before_or_after_do_not_displace_it() {
+    run(async {
+        let world = world().await;
+        for (when, has_guard) in [("before", "!"), ("after", "")] {
+            let own = world.namespace(&format!("mesh{when}")).await;
+            world.declare(&own, "bot", "{}").await;
+            let name = world.name(&format!("mesh-{when}"));
+            let list = "object.spec.?initContainers.orValue([])";
+            // First in the list, or the only one.
+            let mesh = |path: &str| {
+                let container = "Object.spec.initContainers{name: 'mesh', image: 'none.example.com/mesh:1', securityContext: Object.spec.initContainers.securityContext{runAsUser: 1337}}";
+                let value = if path.ends_with('0') { container.to_owned() } else { format!("[{container}]") };
+                format!("[JSONPatch{{op: 'add', path: '{path}', value: {value}}}]")
+            };
+            let patch = format!("size({list}) == 0 ? {} : {}", mesh("/spec/initContainers"), mesh("/spec/initContainers/0"));
+            let policy = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+                "spec": {
+                    "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                    "matchConditions": [
+                        {"name": "when", "expression": format!("{has_guard}{list}.exists(c, c.name == 'remit-guard')")},
+                        {"name": "once", "expression": format!("!{list}.exists(c, c.name == 'mesh')")},
+                    ],
+                    "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
+                    "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
+                },
+            });
+            let binding = json!({
+                "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+                "spec": {"policyName": name, "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": own}}}},
+            });
+            for object in [policy, binding] {
+                world.admin.apply(object).await.expect("an injector");
+            }
+            let (pod, _) = eventually("another injector acts", || async {
+                let pod = made(&world.admin, &own, "bot-", json!({"app": "bot"}), json!({})).await.map_err(|e| e.to_string())?;
+                check(pod["spec"]["initContainers"].to_string().contains("mesh"), || pod.to_string()).map(|()| pod)
+            })
+            .await;
+            let names: Vec<_> = pod["spec"]["initContainers"].as_array().expect("a list").iter().map(|c| &c["name"]).collect();
+            assert_eq!(names, ["remit-redirect", "remit-guard", "mesh"], "{when} ours");
+            for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
+                world.admin.delete(kind, "", &name).await.expect("it goes");
+            }
+        }
+    });
+}
+
+#[test]
 fn pods_are_injected_and_templates_are_left_alone() {
     run(async {
         let world = world().await;

@@ -75,7 +75,7 @@ fn guarded_pod() {
     let scope = plan::validate(&serde_json::from_value(workload).unwrap()).unwrap();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bot", "labels": {"app": "bot"}},
-        "spec": {"securityContext": {"runAsNonRoot": true, "runAsUser": 65532}, "containers": [{"name": "app", "image": "registry.example.com/bot:1"}]},
+        "spec": {"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "app", "image": "registry.example.com/bot:1", "securityContext": {"runAsUser": 1000}}]},
     });
     let settings = GuardSettings {
         image: "IMAGE".into(),
