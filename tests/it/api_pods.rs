@@ -122,21 +122,14 @@ fn other_injectors_before_or_after_do_not_displace_it() {
             world.declare(&own, "bot", "{}").await;
             let name = world.name(&format!("mesh-{when}"));
             let list = "object.spec.?initContainers.orValue([])";
-            // First in the list, or the only one.
-            let mesh = |path: &str| {
-                let container = "Object.spec.initContainers{name: 'mesh', image: 'none.example.com/mesh:1', securityContext: Object.spec.initContainers.securityContext{runAsUser: 1337}}";
-                let value = if path.ends_with('0') { container.to_owned() } else { format!("[{container}]") };
-                format!("[JSONPatch{{op: 'add', path: '{path}', value: {value}}}]")
-            };
-            let patch = format!("size({list}) == 0 ? {} : {}", mesh("/spec/initContainers"), mesh("/spec/initContainers/0"));
+            let container = "Object.spec.initContainers{name: 'mesh', image: 'none.example.com/mesh:1', securityContext: Object.spec.initContainers.securityContext{runAsUser: 1337}}";
+            // Asked each time, so that it is asked again after us.
+            let acts = format!("{has_guard}{list}.exists(c, c.name == 'remit-guard') && !{list}.exists(c, c.name == 'mesh')");
+            let patch = format!("{acts} ? [JSONPatch{{op: 'add', path: '/spec/initContainers/0', value: {container}}}] : []");
             let policy = json!({
                 "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
                 "spec": {
                     "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
-                    "matchConditions": [
-                        {"name": "when", "expression": format!("{has_guard}{list}.exists(c, c.name == 'remit-guard')")},
-                        {"name": "once", "expression": format!("!{list}.exists(c, c.name == 'mesh')")},
-                    ],
                     "failurePolicy": "Fail", "reinvocationPolicy": "IfNeeded",
                     "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
                 },
@@ -149,12 +142,15 @@ fn other_injectors_before_or_after_do_not_displace_it() {
                 world.admin.apply(object).await.expect("an injector");
             }
             let (pod, _) = eventually("another injector acts", || async {
-                let pod = made(&world.admin, &own, "bot-", json!({"app": "bot"}), json!({})).await.map_err(|e| e.to_string())?;
-                check(pod["spec"]["initContainers"].to_string().contains("mesh"), || pod.to_string()).map(|()| pod)
+                let setup = json!([{"name": "setup", "image": "none.example.com/none:1"}]);
+                let more = json!({"initContainers": setup, "securityContext": {"runAsUser": 1000}});
+                let pod = made(&world.admin, &own, "bot-", json!({"app": "bot"}), more).await.map_err(|e| e.to_string())?;
+                let acted = pod["spec"]["initContainers"].as_array().is_some_and(|list| list.iter().any(|c| c["name"] == "mesh"));
+                check(acted, || pod.to_string()).map(|()| pod)
             })
             .await;
             let names: Vec<_> = pod["spec"]["initContainers"].as_array().expect("a list").iter().map(|c| &c["name"]).collect();
-            assert_eq!(names, ["remit-redirect", "remit-guard", "mesh"], "{when} ours");
+            assert_eq!(names, ["remit-redirect", "remit-guard", "mesh", "setup"], "{when} ours");
             for kind in ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"] {
                 world.admin.delete(kind, "", &name).await.expect("it goes");
             }

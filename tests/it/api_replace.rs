@@ -59,7 +59,7 @@ fn pods_without_a_guard_are_replaced_one_by_one() {
         let own = &bots.namespace;
         let metadata = |name: &str| json!({"name": name, "namespace": own});
         let labels = json!({"app": "bot"});
-        let container = json!({"name": "main", "image": "none.example.com/none:1"});
+        let container = json!({"name": "main", "image": "none.example.com/none:1", "securityContext": {"runAsUser": 1000}});
         let spec = json!({"replicas": 3, "selector": {"matchLabels": labels}, "template": {
             "metadata": {"labels": labels}, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}}});
         world

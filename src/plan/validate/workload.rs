@@ -14,7 +14,7 @@ use crate::api::{self, AIWorkload};
 use crate::scope::{Account, Client, Mode, ObjectName, Scope, Source};
 
 /// More permissions than this in one AIWorkload are refused before they are even listed.
-const MOST_PERMISSIONS: usize = 5_000;
+const MOST_PERMISSIONS: usize = 1_000;
 
 /// What an AIWorkload means.
 pub fn validate(workload: &AIWorkload) -> Result<Scope, Vec<FieldError>> {

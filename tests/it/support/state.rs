@@ -48,6 +48,7 @@ fn tidy(value: &mut Value) {
                 "deletionTimestamp",
                 "managedFields",
                 "lastTransitionTime",
+                "enforcedSince",
                 "serial",
                 "kind",
                 "apiVersion",
