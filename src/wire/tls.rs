@@ -232,6 +232,26 @@ mod tests {
     }
 
     #[test]
+    fn which_server_is_meant() {
+        let draft = extension(0xffce, &[0; 9]);
+        let cases: Vec<(&str, Vec<u8>, Option<Result<&str, Reason>>)> = vec![
+            ("a name", hello(&sni("API.example.com")), Some(Ok("api.example.com"))),
+            ("encrypted", hello(&[sni("front.example"), extension(0xfe0d, &[0; 9])].concat()), Some(Err(Reason::EncryptedHello))),
+            ("encrypted, by the draft, before the name", hello(&[draft, sni("front.example")].concat()), Some(Err(Reason::EncryptedHello))),
+            ("encrypted, and no name", hello(&extension(0xfe0d, &[0; 9])), Some(Err(Reason::EncryptedHello))),
+            ("no name", hello(&extension(10, &[0, 2, 0, 29])), Some(Err(Reason::ServerNameMissing))),
+            ("no extensions", records(&handshake(None), 99), Some(Err(Reason::ServerNameMissing))),
+            ("an address", hello(&sni("203.0.113.7")), Some(Err(Reason::HelloMalformed))),
+            ("an IPv6 address", hello(&sni("2001:db8::7")), Some(Err(Reason::HelloMalformed))),
+            ("HTTP", b"GET / HTTP/1.1\r\n".to_vec(), Some(Err(Reason::TlsRequired))),
+            ("the beginning", hello(&sni("api.example.com"))[..40].to_vec(), None),
+        ];
+        for (what, bytes, expected) in cases {
+            assert_eq!(Hello::read(&bytes).server(), expected.map(|server| server.map(|name| name.parse().unwrap())), "{what}");
+        }
+    }
+
+    #[test]
     fn in_pieces_of_any_size() {
         let message = handshake(Some(&sni("api.example.com")));
         for size in 1..=message.len() {

@@ -10,7 +10,8 @@ use std::io;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
-use prove::{ProofError, prove};
+use prove::ProofError;
+pub use prove::prove;
 pub use table::Exempt;
 use table::{Answering, Messages, table};
 

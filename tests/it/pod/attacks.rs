@@ -5,7 +5,7 @@ use std::process::Command;
 
 use remit::wire::dns::Answer;
 
-use super::{EVIL, HELP, ORDERS, Outcome, World, hello, policy};
+use super::{EVIL, HELP, ORDERS, Outcome, World, extension, hello, hello_with, policy, server_name};
 
 const RESET: Outcome = Outcome::Error(ErrorKind::ConnectionReset);
 
@@ -104,6 +104,32 @@ fn a_denial_says_why_and_what_would_declare_it() {
         let id = record["requestId"].as_str().unwrap();
         assert!(reason != "name_not_declared" || text.contains(id), "the answer names the record");
     }
+}
+
+/// Who a hello means must be readable: an encrypted one names a front, and whoever answers for an unnamed one is anybody.
+#[test]
+fn a_hello_that_does_not_say_whom_it_means_is_refused() {
+    let world = World::guarded(&policy());
+    let named = server_name("help.example.com");
+    let plain = hello_with(&[named.clone(), extension(16, b"\0\x03\x02h2")].concat());
+    assert_eq!(world.tcp(HELP[0], 443, &plain), Outcome::Echo, "control: an extension more does no harm");
+    world.forget();
+    for (what, extensions, reason) in [
+        ("encrypted", [named.clone(), extension(0xfe0d, &[0; 40])].concat(), "encrypted_hello"),
+        ("encrypted by the draft", [extension(0xffce, &[0; 40]), named].concat(), "encrypted_hello"),
+        ("unnamed", extension(16, b"\0\x03\x02h2"), "server_name_missing"),
+        ("an address", server_name(HELP[0]), "hello_malformed"),
+    ] {
+        let before = world.denials(reason).len();
+        for address in HELP {
+            assert_eq!(world.tcp(address, 443, &hello_with(&extensions)), RESET, "{what} {address}");
+        }
+        world.eventually(what, || match world.denials(reason).len() - before {
+            2 => Ok(()),
+            _ => Err(world.log()),
+        });
+    }
+    assert_eq!(world.arrived(), Default::default());
 }
 
 #[test]

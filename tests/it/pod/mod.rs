@@ -1,4 +1,4 @@
-//! The guard in a network namespace of its own, as in a pod: real rules, real packets, no Kubernetes. Needs root and `ip`.
+//! The guard in a network namespace of its own, as in a pod: real rules, real packets, no Kubernetes. Needs root, `ip` and `nft`.
 //!
 //! A second namespace is the world: a DNS server, Services, hosts in both families and a metadata server, which count what arrives.
 
@@ -10,6 +10,7 @@ mod connections;
 mod guard_process;
 mod names;
 mod network;
+mod redirect;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -162,16 +163,21 @@ impl World {
         self.pod.replacen("rmtp", "p", 1)
     }
 
-    /// The init container.
+    /// The init container, which succeeds.
     pub fn redirect(&self) -> String {
+        let (code, said) = self.redirected();
+        assert_eq!(code, Some(0), "{said}");
+        said
+    }
+
+    /// How the init container ends, and what it says.
+    pub fn redirected(&self) -> (Option<i32>, String) {
         let output = Command::new("ip")
             .args(["netns", "exec", &self.pod, env!("CARGO_BIN_EXE_remit-guard"), "redirect"])
             .args(["--uid", &self.uid.to_string(), "--gid", &self.gid.to_string()])
             .output()
             .expect("the init container starts");
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{text}");
-        text
+        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 
     /// The sidecar.
@@ -448,10 +454,25 @@ pub fn changed(change: impl FnOnce(&mut Value)) -> Value {
 
 /// A ClientHello that names this server.
 pub fn hello(server: &str) -> Vec<u8> {
-    let long = |data: &[u8]| [&(data.len() as u16).to_be_bytes()[..], data].concat();
-    let name = [&[0u8][..], &long(server.as_bytes())].concat();
-    let extension = [&[0u8, 0][..], &long(&long(&name))].concat();
-    let body = [&[3u8, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0], &long(&extension)].concat();
+    hello_with(&server_name(server))
+}
+
+fn long(data: &[u8]) -> Vec<u8> {
+    [&(data.len() as u16).to_be_bytes()[..], data].concat()
+}
+
+/// The extension that names a server.
+pub fn server_name(server: &str) -> Vec<u8> {
+    extension(0, &long(&[&[0u8][..], &long(server.as_bytes())].concat()))
+}
+
+pub fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes()[..], &long(data)].concat()
+}
+
+/// A ClientHello with these extensions.
+pub fn hello_with(extensions: &[u8]) -> Vec<u8> {
+    let body = [&[3u8, 3][..], &[7; 32], &[0], &[0, 2, 0x13, 1], &[1, 0], &long(extensions)].concat();
     let message = [&[1u8, 0][..], &long(&body)].concat();
     [&[22u8, 3, 1][..], &long(&message)].concat()
 }

@@ -79,6 +79,18 @@ fn question(name: &str) -> Vec<u8> {
     dns::question(7, &name.parse().unwrap(), false)
 }
 
+/// A question of this many bytes: the rest is padding, as EDNS has it.
+fn padded(name: &str, length: usize) -> Vec<u8> {
+    let mut bytes = question(name);
+    let padding = length - bytes.len() - 4;
+    let at = bytes.len() - 2;
+    bytes[at..].copy_from_slice(&(padding as u16 + 4).to_be_bytes());
+    bytes.extend([0, 12]);
+    bytes.extend((padding as u16).to_be_bytes());
+    bytes.resize(length, 0);
+    bytes
+}
+
 /// A question for another type, in another class.
 fn odd(name: &str, kind: u8, class: u8) -> Vec<u8> {
     let mut bytes = question(name);
@@ -267,6 +279,29 @@ fn what_is_no_name_is_written_down() {
     let said = |reason: &str| world.denials(reason).iter().map(|r| r["attempted"]["question"].to_string()).collect::<String>();
     assert_eq!(said("name_not_declared"), "\"secret.version.bind class 3\"");
     assert!(said("query_malformed").contains("example") && said("query_malformed").contains("more\\\\n"), "{}", world.log());
+}
+
+#[test]
+fn a_query_has_a_length_that_questions_need() {
+    const LARGEST: usize = 1024;
+    let world = World::guarded(&policy());
+    world.in_pod(|| {
+        let answered = |bytes: &[u8]| dns::answer(bytes, 7, &SERVICE.parse().unwrap(), false);
+        let socket = client();
+        socket.send(&padded(SERVICE, LARGEST)).unwrap();
+        assert_eq!(answered(&receive(&socket)), Ok(address()), "control, over UDP");
+        socket.send(&padded(SERVICE, LARGEST + 1)).unwrap();
+        assert_eq!(code(&receive(&socket)), 1, "what does not fit is cut off, and malformed");
+        let mut stream = connect(DNS, 53).unwrap();
+        send_framed(&mut stream, &padded(SERVICE, LARGEST)).unwrap();
+        assert_eq!(answered(&framed(&mut stream).expect("an answer")), Ok(address()), "control, over TCP");
+        send_framed(&mut stream, &padded(SERVICE, LARGEST + 1)).unwrap();
+        assert_eq!(framed(&mut stream), None, "the stream is ended");
+    });
+    world.eventually("it is written down", || match world.denials("query_malformed").len() {
+        1 => Ok(()),
+        _ => Err(world.log()),
+    });
 }
 
 #[test]
