@@ -59,23 +59,23 @@ const ROWS: &[Row] = &[
         a.nothing_from_inside(&["udp://203.0.113.11:443", "udp://[2001:db8:ffff::11]:443", "udp://203.0.113.11:9999"])
     }),
     row(9, "an init container that talks before the guard", Layer::Guard, early_init),
-    row(11, "an ephemeral container (kubectl debug)", Layer::Admission, |a| {
-        a.refused_of(&["debug", "-n", a.ns(), "bot", "--image=remit.test/probe:1", "--", "sleep", "1"], "phemeral")
-    }),
+    row(11, "an ephemeral container (kubectl debug)", Layer::Admission, |a| debugged(a, &[])),
+    row(11, "an ephemeral container among the guard's processes", Layer::Admission, |a| debugged(a, &["--target=remit-guard"])),
     row(11, "exec into the guard", Layer::Admission, |a| {
-        a.refused_of(&["exec", "-n", a.ns(), "bot", "-c", "remit-guard", "--", "/remit-guard", "--version"], "remit-guard")
+        a.refused_of(&["exec", "-n", a.ns(), "bot", "-c", "remit-guard", "--", "/remit-guard", "--version"], INTO_THE_GUARD)
     }),
     row(11, "attach to the guard", Layer::Admission, |a| {
-        a.refused_of(&["attach", "-n", a.ns(), "bot", "-c", "remit-guard"], "remit-guard")
+        a.refused_of(&["attach", "-n", a.ns(), "bot", "-c", "remit-guard"], INTO_THE_GUARD)
     }),
     row(12, "taking the label off the running pod", Layer::Admission, |a| {
         a.refused_of(&["label", "pod", "-n", a.ns(), "bot", "app-"], "no longer select")
     }),
     row(13, "taking the namespace out of Remit", Layer::Rights, |a| {
-        a.refused_of(&["label", "namespace", a.ns(), "remit.dev/enrolled-"], "orbidden")
+        a.refused_of(&["label", "namespace", a.ns(), "remit.dev/enrolled-"], "taking an enrolled namespace out of Remit")
     }),
     row(14, "another pod with the service's account", Layer::Admission, |a| {
-        a.refused(&a.pod("{app: other}", "serviceAccountName: support-bot", ""), "support-bot")
+        a.passes(&a.pod("{app: other}", "", ""))?;
+        a.refused(&a.pod("{app: other}", "serviceAccountName: support-bot", ""), "`support-bot` is the account of AIWorkload `support-bot`")
     }),
     row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks),
     row(16, "a static pod, from the kubelet's directory", Layer::Limit, static_pod),
@@ -86,9 +86,12 @@ const ROWS: &[Row] = &[
     row(18, "an app with a group that is kept for guards", Layer::Admission, |a| {
         a.pod_refused("securityContext: {supplementalGroups: [2000000007]}", "", "kept for guards")
     }),
-    row(19, "a privileged container", Layer::Admission, |a| a.container_refused("privileged: true", "privileged")),
+    row(19, "a privileged container", Layer::Admission, |a| {
+        a.container_refused("privileged: true, capabilities: {drop: [ALL]}", "securityContext.privileged|no container may be privileged")
+    }),
     row(19, "NET_ADMIN", Layer::Admission, |a| {
-        a.container_refused("capabilities: {drop: [ALL], add: [NET_ADMIN]}", "NET_ADMIN|drop ALL capabilities")
+        let context = "allowPrivilegeEscalation: false, capabilities: {drop: [ALL], add: [NET_ADMIN]}";
+        a.container_refused(context, "capabilities.add|drop ALL capabilities")
     }),
     row(19, "the host's processes", Layer::Admission, |a| a.pod_refused("hostPID: true", "", "hostPID|node's namespaces")),
     row(19, "a directory of the host", Layer::Admission, |a| {
@@ -157,18 +160,46 @@ const ROWS: &[Row] = &[
     row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
 ];
 
+/// Said of an ephemeral container, by the webhook and by the API server's own policy.
+const EPHEMERAL: &str = "would run in the guard's network with a user and powers of its own";
+/// And of who would enter the guard.
+const INTO_THE_GUARD: &str = "whoever enters the guard's container has its user|container `remit-guard` is Remit's own";
+
 /// What a socket's options are tried on.
 const TRICKED: [&str; 4] =
     ["line4://203.0.113.11:80", "udp4://203.0.113.11:9999", "line6://[2001:db8:ffff::11]:80", "udp6://[2001:db8:ffff::11]:9999"];
 
+const DANA: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: dana, namespace: NS}
+rules:
+- {apiGroups: [''], resources: [pods/ephemeralcontainers], verbs: [update, patch]}
+- {apiGroups: [''], resources: [namespaces], verbs: [get, update, patch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: dana-more, namespace: NS}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: dana}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: dana}]
+";
+
 #[test]
 fn every_row_is_stopped_where_it_says() {
     let (cluster, _installed) = installed();
-    let setting = Setting::with_bot("attacks");
+    let setting = Setting::with_elder("attacks");
+    setting.with_its_bot();
     let arena = Arena { cluster, setting };
     cluster.kubectl(&["create", "rolebinding", "dana", "-n", arena.ns(), "--clusterrole=edit", "--user=dana"]);
+    // More than an editor: what is refused to her is not refused for want of a right.
+    cluster.apply(&DANA.replace("NS", arena.ns()));
     eventually("dana is an editor", Duration::from_secs(10), || {
-        cluster.run("kubectl", &["auth", "can-i", "create", "pods", "-n", arena.ns(), "--as", "dana"]).status.success().then_some(())
+        let can = |what: &[&str]| {
+            let args = ["auth", "can-i", "-n", arena.ns(), "--as", "dana"];
+            cluster.run("kubectl", &[args.as_slice(), what].concat()).status.success()
+        };
+        let debug = can(&["patch", "pods", "--subresource=ephemeralcontainers"]);
+        (can(&["create", "pods"]) && debug && can(&["patch", &format!("namespace/{}", arena.ns())])).then_some(())
     });
     let mut failed = Vec::new();
     for Row { number, attack, layer, run } in ROWS {
@@ -230,6 +261,12 @@ impl Arena {
         self.judged(&output, words)
     }
 
+    /// Control: as the same user, without what is refused. (Nothing is made.)
+    fn passes(&self, yaml: &str) -> Result<(), String> {
+        let output = self.cluster.apply_with(yaml, &["--as", "dana", "--dry-run=server"]);
+        if output.status.success() { Ok(()) } else { Err(format!("control: refused as well: {}", text(&output.stderr))) }
+    }
+
     fn judged(&self, output: &Output, words: &str) -> Outcome {
         let said = format!("{}{}", text(&output.stderr), text(&output.stdout));
         // The webhook and the API server's own policies judge at the same time: whichever is first is heard.
@@ -268,14 +305,25 @@ spec:
 
     fn container_refused(&self, context: &str, words: &str) -> Outcome {
         let pod = self.pod("{app: support-bot}", "", "");
-        self.both_refused(&pod.replace(&format!("securityContext: {RESTRICTED}"), &format!("securityContext: {{{context}}}")), words)
+        let context =
+            format!("securityContext: {{runAsNonRoot: true, runAsUser: 65532, seccompProfile: {{type: RuntimeDefault}}, {context}}}");
+        self.both_refused(&pod.replace(&format!("securityContext: {RESTRICTED}"), &context), words)
     }
 
     fn both_refused(&self, pod: &str, words: &str) -> Outcome {
+        let unchanged = self.pod("{app: support-bot}", "", "");
+        self.passes(&unchanged)?;
+        self.passes(&self.deployment(&unchanged)).map_err(|e| format!("as a Deployment: {e}"))?;
         let seen = self.refused(pod, words)?;
+        self.refused(&self.deployment(pod), words).map_err(|e| format!("as a Deployment: {e}"))?;
+        Ok(seen)
+    }
+
+    /// Of pods like this one.
+    fn deployment(&self, pod: &str) -> String {
         let spec = pod.split_once("\nspec:\n").expect("a spec").1;
         let indented: String = spec.lines().map(|line| format!("    {line}\n")).collect();
-        let deployment = format!(
+        format!(
             "
 apiVersion: apps/v1
 kind: Deployment
@@ -287,9 +335,7 @@ spec:
     spec:
 {indented}",
             ns = self.ns()
-        );
-        self.refused(&deployment, words).map_err(|e| format!("as a Deployment: {e}"))?;
-        Ok(seen)
+        )
     }
 
     /// The stranger reaches each of these, the bot none, and nothing arrives outside.
@@ -364,7 +410,7 @@ fn foreign_note_from_before(a: &Arena) -> Outcome {
     a.cluster.apply(&map_with(ns, "remit-next", &note));
     a.cluster.kubectl(&["label", "namespace", ns, "remit.dev/enrolled=true"]);
     a.cluster.apply(&format!(
-        "{{apiVersion: remit.dev/v1alpha1, kind: AIWorkload, metadata: {{name: next, namespace: {ns}}}, spec: {{mode: Enforce, selector: {{matchLabels: {{app: next}}}}}}}}"
+        "{{apiVersion: remit.dev/v1alpha1, kind: AIWorkload, metadata: {{name: next, namespace: {ns}}}, spec: {{mode: Enforce, selector: {{matchLabels: {{app: next}}}}, identity: {{serviceAccountName: default}}}}}}"
     ));
     a.cluster.kubectl(&["wait", "-n", ns, "aiw", "next", "--for=condition=Applied=false", "--timeout=30s"]);
     let status = a.cluster.json(&["get", "aiw", "-n", ns, "next"])["status"].to_string();
@@ -372,7 +418,7 @@ fn foreign_note_from_before(a: &Arena) -> Outcome {
         return Err(status);
     }
     a.cluster.ok("cluster.sh", &["counts", "reset"]);
-    let talks = "command: [probe, loop, --interval, 100ms, line, --timeout, 300ms, '203.0.113.11:80', '203.0.113.11:443', '[2001:db8:ffff::11]:443']";
+    let talks = "command: [probe, loop, --interval, 100ms, --timeout, 300ms, 'line://203.0.113.11:80', 'line://203.0.113.11:443', 'line://[2001:db8:ffff::11]:443']";
     let pod = super::client(ns, "next", "{app: next}");
     let command = pod.lines().find(|line| line.contains("command:")).expect("a command").trim().to_owned();
     a.cluster.apply(&pod.replace(&command, talks));
@@ -380,20 +426,40 @@ fn foreign_note_from_before(a: &Arena) -> Outcome {
     let (said, _) = eventually("the guard refuses the note", Duration::from_secs(60), || {
         log().lines().find(|line| line.contains("and this guard was made for")).map(str::to_owned)
     });
-    // Longer than a guard needs that takes it.
-    std::thread::sleep(Duration::from_secs(5));
+    // Asked every second; a guard that takes it says yes at the first or the second time.
+    eventually("it was asked again and again whether it is ready", Duration::from_secs(60), || {
+        let events = a.cluster.json(&["get", "events", "-n", ns, "--field-selector=reason=Unhealthy,involvedObject.name=next"]);
+        let asked = events["items"].as_array()?.iter().filter_map(|event| event["count"].as_i64()).sum::<i64>();
+        (asked >= 5).then_some(())
+    });
     let ready = a.cluster.kubectl(&["get", "pod", "-n", ns, "next", "-o", "jsonpath={.status.initContainerStatuses[1].started}"]);
     let arrived = a.cluster.arrived_outside(&a.cluster.pod_addresses(ns, "next"));
     if ready.trim() != "false" || !arrived.is_empty() {
         return Err(format!("the guard started: {ready}, arrived outside {arrived:?}"));
     }
-    // With the foreign one away, the operator writes its own, and the same guard takes it.
+    // With the foreign one away, the operator writes its own, the same guard takes it, and the app begins to talk: to nobody.
     a.cluster.kubectl(&["delete", "configmap", "-n", ns, "remit-next"]);
     let (_, took) = eventually("the guard takes its own", Duration::from_secs(240), || {
         let started = a.cluster.kubectl(&["get", "pod", "-n", ns, "next", "-o", "jsonpath={.status.initContainerStatuses[1].started}"]);
         (started.trim() == "true").then_some(())
     });
+    eventually("the app talks", Duration::from_secs(60), || {
+        text(&a.cluster.run("kubectl", &["logs", "-n", ns, "next", "-c", "main", "--tail=50"]).stdout).contains("\"target\"").then_some(())
+    });
+    let arrived = a.cluster.arrived_outside(&a.cluster.pod_addresses(ns, "next"));
+    if !arrived.is_empty() {
+        return Err(format!("with its own policy arrived outside {arrived:?}"));
+    }
     Ok(format!("0 packets arrived outside, the guard not ready: {said}; its own taken after {took:?}"))
+}
+
+/// As good as an ephemeral container can be: within Pod Security, and with a user of its own.
+fn debugged(a: &Arena, more: &[&str]) -> Outcome {
+    let container = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(container.path(), r#"{"securityContext": {"runAsUser": 65532}}"#).expect("it is written");
+    let custom = format!("--custom={}", container.path().display());
+    let debug = ["debug", "-n", a.ns(), "bot", "--image=remit.test/probe:1", "--profile=restricted", &custom];
+    a.refused_of(&[&debug, more, &["--", "/bin/probe", "sleep"]].concat(), EPHEMERAL)
 }
 
 fn node_addresses(a: &Arena) -> Outcome {
@@ -459,28 +525,73 @@ fn dns_tunnel(a: &Arena) -> Outcome {
 }
 
 fn rebinding(a: &Arena) -> Outcome {
-    let hosts: String = ["api", "metadata", "loopback", "node", "mixed"]
-        .map(|name| {
-            format!("  - {{name: {name}, class: Public, type: Host, access: ReadWrite, host: {{name: {name}.rebind.test, port: 443}}}}\n")
+    let flips = format!("flips-{}.dyn.test", std::process::id());
+    let leads = |to: &[&str]| _ = a.cluster.ok("cluster.sh", &[["dns", &flips].as_slice(), to].concat());
+    let inside = ["api", "metadata", "loopback", "node"].map(|name| format!("{name}.rebind.test"));
+    let all = inside.iter().map(String::as_str).chain(["mixed.rebind.test", &flips]);
+    let hosts: String = all
+        .enumerate()
+        .map(|(n, name)| {
+            format!("  - {{name: host-{n}, class: Public, type: Host, access: ReadWrite, host: {{name: {name}, port: 443}}}}\n")
         })
-        .concat();
+        .collect();
     let ceiling = format!(
-        "{{apiVersion: remit.dev/v1alpha1, kind: ScopeCeiling, metadata: {{name: {ns}}}, spec: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {ns}}}}}, unscopedPods: Allow, classes: [Internal, Public], services: [{{name: own, services: ['*']}}, {{name: orders, namespace: {shop}, services: [orders, ledger]}}], hosts: [{{name: help, host: help.example.com, ports: [443]}}, {{name: rebind, host: '*.rebind.test', ports: [443]}}]}}}}",
+        "{{apiVersion: remit.dev/v1alpha1, kind: ScopeCeiling, metadata: {{name: {ns}}}, spec: {{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: {ns}}}}}, unscopedPods: Allow, classes: [Internal, Public], services: [{{name: own, services: ['*']}}, {{name: orders, namespace: {shop}, services: [orders, ledger]}}], hosts: [{{name: help, host: help.example.com, ports: [443]}}, {{name: rebind, host: '*.rebind.test', ports: [443]}}, {{name: flips, host: '*.dyn.test', ports: [443]}}]}}}}",
         ns = a.ns(),
         shop = a.setting.shop.name
     );
+    leads(&["203.0.113.10"]);
     a.cluster.apply(&ceiling);
     a.cluster.apply(&a.setting.workload("Enforce", &hosts));
-    let targets: Vec<String> = ["api", "metadata", "loopback", "node"].map(|name| format!("https://{name}.rebind.test/")).into();
-    // The names are in force when the guard says another thing of them than that they are not declared.
-    let seen = eventually("the guard knows the names", Duration::from_secs(90), || {
-        _ = a.cluster.reached(a.ns(), "bot", &targets);
-        let log = a.cluster.kubectl(&["logs", "-n", a.ns(), "bot", "-c", "remit-guard", "--tail=200"]);
-        log.contains("resolves_to_forbidden_address").then_some(())
-    });
+    let (flip, mixed) = (format!("https4://{flips}/"), "https4://mixed.rebind.test/".to_owned());
+    // Who answers, of those outside.
+    let outside = |pod: (&str, &str), target: &String| {
+        let answers = a.cluster.probe(pod.0, pod.1, std::slice::from_ref(target));
+        answers[target].ok.then(|| answers[target].answer.contains("203.0.113.10"))
+    };
+    let (bot, stranger) = ((a.ns(), "bot"), (a.setting.web.name.as_str(), "stranger"));
+    eventually("a name that leads outside is reached", Duration::from_secs(60), || (outside(bot, &flip) == Some(true)).then_some(()));
+
+    // Of an answer that leads both ways, what leads inside is left out.
+    let both = "dns4://mixed.rebind.test".to_owned();
+    let of = |pod: (&str, &str)| a.cluster.probe(pod.0, pod.1, std::slice::from_ref(&both))[&both].answer.clone();
+    if (of(stranger).as_str(), of(bot).as_str()) != ("10.96.0.1,203.0.113.10", "203.0.113.10") {
+        return Err(format!("mixed: {} for a stranger, {} for the bot", of(stranger), of(bot)));
+    }
+    if (0..8).any(|_| outside(bot, &mixed) != Some(true)) {
+        return Err("mixed: not always outside".to_owned());
+    }
+
+    let forbidden = |name: &str| {
+        let log = a.cluster.kubectl(&["logs", "-n", a.ns(), "bot", "-c", "remit-guard"]);
+        let records = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        records.filter(|r| r["reason"] == "resolves_to_forbidden_address" && r["attempted"].to_string().contains(name)).count()
+    };
+    let targets: Vec<String> = inside.iter().map(|name| format!("https://{name}/")).collect();
+    for name in &inside {
+        eventually(&format!("a record of {name}"), Duration::from_secs(60), || {
+            let reached = a.cluster.reached(a.ns(), "bot", &targets);
+            assert_eq!(reached, Vec::<String>::new());
+            (forbidden(name) > 0).then_some(())
+        });
+    }
     let outcome = a.only_declared(&targets);
+
+    // Declared, reached, and now it leads to the API server; and back.
+    leads(&["10.96.0.1"]);
+    eventually("a stranger is led inside", Duration::from_secs(20), || (outside(stranger, &flip) == Some(false)).then_some(()));
+    let (_, flipped) = eventually("the flipped name is refused", Duration::from_secs(60), || {
+        assert_ne!(outside(bot, &flip), Some(false), "the API server answered");
+        (forbidden(&flips) > 0).then_some(())
+    });
+    if let Some(reached) = (0..8).find_map(|_| outside(bot, &flip)) {
+        return Err(format!("{flips} is reached after it was refused; outside: {reached}"));
+    }
+    leads(&["203.0.113.10"]);
+    eventually("it leads outside again", Duration::from_secs(60), || (outside(bot, &flip) == Some(true)).then_some(()));
+    leads(&[]);
     a.cluster.apply(&a.setting.workload("Enforce", ""));
-    outcome.map(|o| format!("{o}; resolves_to_forbidden_address after {:?}", seen.1))
+    outcome.map(|o| format!("{o}; a record of each; a name that flips refused after {flipped:?}"))
 }
 
 fn early_init(a: &Arena) -> Outcome {
@@ -699,14 +810,23 @@ fn loopback_ports(a: &Arena) -> Outcome {
 }
 
 fn no_token(a: &Arena) -> Outcome {
-    let output = a.cluster.run(
-        "kubectl",
-        &["exec", "-n", a.ns(), "bot", "--", "/bin/busybox", "ls", "/var/run/secrets/kubernetes.io/serviceaccount", "/etc/remit"],
-    );
-    let said = text(&output.stderr);
-    match (output.status.success(), said.matches("No such file").count()) {
-        (false, 2) => Ok("neither the account's nor the guard's token is in the app".to_owned()),
-        _ => Err(format!("{}{said}", text(&output.stdout))),
+    // A pod as people write it: it does not say that it wants no token.
+    let pod = |namespace: &str| {
+        let pod = super::client(namespace, "plain", "{app: support-bot}").replace("  automountServiceAccountToken: false\n", "");
+        a.cluster.apply(&pod);
+        a.cluster.kubectl(&["wait", "-n", namespace, "pod", "plain", "--for=condition=Ready", "--timeout=60s"]);
+        let list = ["/bin/busybox", "ls", "/var/run/secrets/kubernetes.io/serviceaccount", "/etc/remit"];
+        let output = a.cluster.run("kubectl", &[["exec", "-n", namespace, "plain", "--"].as_slice(), &list].concat());
+        a.cluster.kubectl(&["delete", "pod", "-n", namespace, "plain", "--wait=false"]);
+        (text(&output.stdout), text(&output.stderr).matches("No such file").count())
+    };
+    let control = pod(&a.setting.web.name);
+    if !control.0.lines().any(|file| file == "token") {
+        return Err(format!("control: no token in a pod without Remit either: {control:?}"));
+    }
+    match pod(a.ns()) {
+        (files, 2) if files.is_empty() => Ok("neither the account's nor the guard's token is in the app".to_owned()),
+        found => Err(format!("{found:?}")),
     }
 }
 
@@ -760,17 +880,14 @@ fn public_pod(a: &Arena) -> Outcome {
 }
 
 fn wide_policy(a: &Arena) -> Outcome {
-    let policy = format!(
-        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: allow-debug, namespace: {}}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{}}]}}}}",
-        a.ns()
-    );
-    let output = a.cluster.apply_with(&policy, &["--as", "dana"]);
+    let output = a.cluster.apply_with(&a.setting.wide(), &["--as", "dana"]);
     if !output.status.success() {
         return Err(text(&output.stderr));
     }
+    a.setting.wide_holds();
     let outcome = a.only_declared(&a.setting.forbidden());
     a.cluster.kubectl(&["delete", "networkpolicy", "-n", a.ns(), "allow-debug"]);
-    outcome
+    outcome.map(|o| format!("an older pod without a guard is let out by it; {o}"))
 }
 
 fn deleted_by_an_admin(a: &Arena) -> Outcome {

@@ -1,6 +1,9 @@
 //! The guard in real pods: injected whatever owns the pod, unavoidable from inside, fail closed when parts of Remit are away.
 
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -8,6 +11,9 @@ use super::{Cluster, Namespace, RESTRICTED, cluster, eventually, installed, pods
 
 /// Both families.
 const HELP: [&str; 2] = ["https4://help.example.com/", "https6://help.example.com/"];
+
+/// Nobody declares these, and a NetworkPolicy for the help centre's port does not open them.
+const OUT: [&str; 2] = ["line://203.0.113.11:80", "line://[2001:db8:ffff::11]:80"];
 
 /// A support bot that may ask `orders` and the help centre, and a stranger without Remit beside it.
 pub struct Setting {
@@ -18,6 +24,37 @@ pub struct Setting {
 
 impl Setting {
     pub fn new(purpose: &str) -> Self {
+        Self::made(purpose, |_| ())
+    }
+
+    /// With a pod of the bot, `elder`, that is older than its AIWorkload: without a guard, and held by the network alone.
+    pub fn with_elder(purpose: &str) -> Self {
+        let setting = Self::made(purpose, |setting| {
+            setting.bot("elder");
+            assert_eq!(cluster().reached(&setting.support.name, "elder", &OUT.map(str::to_owned)), OUT, "before its AIWorkload it is free");
+        });
+        setting.only_network_holds_the_elder();
+        setting
+    }
+
+    fn only_network_holds_the_elder(&self) {
+        cluster().settles(&self.support.name, "elder", &OUT.map(str::to_owned), &[], "the AIWorkload's own NetworkPolicy holds it");
+    }
+
+    /// A colleague's NetworkPolicy: everything, for every pod.
+    pub fn wide(&self) -> String {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: allow-debug, namespace: {}}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{}}]}}}}",
+            self.support.name
+        )
+    }
+
+    /// It is in force: the network holds no pod of the bot any more, and what stops one is its guard.
+    pub fn wide_holds(&self) {
+        cluster().settles(&self.support.name, "elder", &OUT.map(str::to_owned), &OUT.map(str::to_owned), "the wide policy is in force");
+    }
+
+    fn made(purpose: &str, before: impl FnOnce(&Self)) -> Self {
         let setting = Self {
             support: Namespace::enrolled(purpose),
             shop: Namespace::new(&format!("{purpose}-shop"), &[]),
@@ -27,7 +64,9 @@ impl Setting {
         objects += &server(&setting.shop.name, "ledger", 8443, 18443);
         objects += &super::client(&setting.web.name, "stranger", "{app: stranger}");
         cluster().apply(&objects);
-        cluster().apply(&(setting.ceiling() + &setting.workload("Enforce", "")));
+        cluster().apply(&setting.ceiling());
+        before(&setting);
+        cluster().apply(&setting.workload("Enforce", ""));
         pods_ready(&setting.shop.name);
         pods_ready(&setting.web.name);
         cluster().wait_ready(&setting.support.name, "support-bot");
@@ -37,11 +76,15 @@ impl Setting {
     /// With one pod of the bot, named `bot`.
     pub fn with_bot(purpose: &str) -> Self {
         let setting = Self::new(purpose);
-        setting.bot("bot");
-        eventually("the bot reaches what is declared", Duration::from_secs(30), || {
-            (cluster().reached(&setting.support.name, "bot", &setting.declared()) == setting.declared()).then_some(())
-        });
+        setting.with_its_bot();
         setting
+    }
+
+    pub fn with_its_bot(&self) {
+        self.bot("bot");
+        eventually("the bot reaches what is declared", Duration::from_secs(30), || {
+            (cluster().reached(&self.support.name, "bot", &self.declared()) == self.declared()).then_some(())
+        });
     }
 
     pub fn bot(&self, name: &str) {
@@ -190,18 +233,17 @@ fn a_guarded_pod_reaches_what_is_declared_and_nothing_else() {
 #[test]
 fn a_wide_policy_of_a_colleague_opens_nothing() {
     let (cluster, _installed) = installed();
-    let setting = Setting::with_bot("beside");
+    let setting = Setting::with_elder("beside");
+    setting.with_its_bot();
     let ns = &setting.support.name;
-    cluster.apply(&format!(
-        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: allow-debug, namespace: {ns}}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{}}]}}}}"
-    ));
-    // It is in force when a pod that nobody selects is let out by it as before, and the bot's own policy is not alone any more: the bot's
-    // guard asks a name server that only the colleague's policy opens.
+    cluster.apply(&setting.wide());
+    setting.wide_holds();
     cluster.ok("cluster.sh", &["counts", "reset"]);
     for _ in 0..3 {
         assert_eq!(cluster.reached(ns, "bot", &[setting.forbidden(), setting.declared()].concat()), setting.declared());
     }
     assert_eq!(setting.strayed("bot"), vec![]);
+    setting.wide_holds();
 }
 
 #[test]
@@ -292,23 +334,116 @@ fn without_its_guard_a_pod_reaches_nothing_and_with_it_again() {
     assert_eq!(setting.strayed("bot"), vec![]);
 }
 
+/// A connection that the bot holds, and nobody says anything on.
+struct Stream {
+    kubectl: Child,
+    lines: Receiver<String>,
+}
+
+impl Stream {
+    fn open(setting: &Setting, service: &str, port: u16) -> Self {
+        let target = format!("{service}.{}.svc.cluster.local:{port}", setting.shop.name);
+        let mut kubectl = cluster().command(&cluster().kubectl);
+        kubectl.args(["exec", "-n", &setting.support.name, "bot", "--", "probe", "hold", "--for=120s", "--say=hold", &target]);
+        let mut kubectl = kubectl.stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let (to, lines) = channel();
+        let said = BufReader::new(kubectl.stdout.take().expect("piped"));
+        std::thread::spawn(move || said.lines().map_while(Result::ok).try_for_each(|line| to.send(line)));
+        let stream = Self { kubectl, lines };
+        assert_eq!(stream.lines.recv_timeout(Duration::from_secs(20)).as_deref(), Ok("1 opened, 0 refused"), "{target}");
+        stream
+    }
+
+    fn goes_on(&self) -> bool {
+        self.lines.try_recv() == Err(TryRecvError::Empty)
+    }
+
+    /// It is broken off, so long after that moment.
+    fn is_cut(&self, since: Instant, what: &str) -> Duration {
+        assert_eq!(self.lines.recv_timeout(Duration::from_secs(30)).as_deref(), Ok("1 ended before the time"), "{what}");
+        let took = since.elapsed();
+        println!("{what}: cut after {took:?}");
+        assert!(took <= CUT, "{what}: {took:?}");
+        took
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        _ = self.kubectl.kill();
+        _ = self.kubectl.wait();
+    }
+}
+
+/// From the moment that a narrower scope is written, to the end of what it forbids.
+const CUT: Duration = Duration::from_secs(3);
+
+impl Setting {
+    /// The records that the bot's guard wrote for this reason, of connections to this port.
+    fn records(&self, reason: &str, port: u16) -> usize {
+        let log = cluster().kubectl(&["logs", "-n", &self.support.name, "bot", "-c", "remit-guard"]);
+        let records = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let here = format!(":{port}\"");
+        records.filter(|r| r["event"] == "denied" && r["reason"] == reason && r["attempted"].to_string().contains(&here)).count()
+    }
+
+    /// The status says of the bot's only pod that its guard enforces this generation.
+    fn reported(&self) {
+        eventually("the guard reports the current policy", Duration::from_secs(20), || {
+            let workload = cluster().json(&["get", "aiw", "-n", &self.support.name, "support-bot"]);
+            let status = &workload["status"];
+            let guarded = status["conditions"].as_array()?.iter().find(|c| c["type"] == "Guarded")?;
+            let now = guarded["observedGeneration"] == workload["metadata"]["generation"];
+            let said = (status["pods"]["summary"].as_str(), guarded["status"].as_str(), guarded["reason"].as_str());
+            (now && said == (Some("1/1"), Some("True"), Some("Guarded"))).then_some(())
+        });
+    }
+}
+
 #[test]
 fn a_scope_that_is_narrowed_cuts_what_is_open() {
     let (cluster, _installed) = installed();
-    let setting = Setting::with_bot("narrow");
+    let setting = Setting::with_elder("narrow");
+    setting.with_its_bot();
     let ns = &setting.support.name;
-    let (orders, all) = (vec![setting.service("line4", "orders", 5432)], setting.declared());
-    let narrow = setting.workload("Enforce", "").lines().filter(|l| !l.contains("name: orders,")).collect::<Vec<_>>().join("\n");
+    let ledger = format!(
+        "  - {{name: ledger, class: Internal, type: Service, access: ReadWrite, service: {{name: ledger, namespace: {}, port: 8443, protocol: TCP}}}}",
+        setting.shop.name
+    );
+    let declared = |what: &str| vec![setting.service("line4", what, if what == "orders" { 5432 } else { 8443 })];
+    let narrow = setting.workload("Enforce", &ledger).lines().filter(|l| !l.contains("name: orders,")).collect::<Vec<_>>().join("\n");
+    cluster.apply(&setting.workload("Enforce", &ledger));
+    // Nothing but the guard: the network lets every pod of the bot out, before and after.
+    cluster.apply(&setting.wide());
+    setting.wide_holds();
+    cluster.settles(ns, "bot", &declared("ledger"), &declared("ledger"), "declared");
+    let (orders, other) = (Stream::open(&setting, "orders", 5432), Stream::open(&setting, "ledger", 8443));
+    assert_eq!(setting.records("destination_not_declared", 5432), 0);
+
+    let began = Instant::now();
     cluster.apply(&narrow);
-    let (_, took) = eventually("the guard refuses what was taken out", Duration::from_secs(20), || {
-        cluster.reached(ns, "bot", &orders).is_empty().then_some(())
-    });
-    println!("narrowed after {took:?}");
-    cluster.apply(&setting.workload("Enforce", ""));
-    eventually("and lets it through again", Duration::from_secs(20), || (cluster.reached(ns, "bot", &all) == all).then_some(()));
+    orders.is_cut(began, "narrowed");
+    eventually("the cut is written down", CUT, || (setting.records("destination_not_declared", 5432) == 1).then_some(()));
+    assert!(cluster.reached(ns, "bot", &declared("orders")).is_empty());
+    assert_eq!(cluster.reached(ns, "elder", &declared("orders")), declared("orders"), "the network would let it through");
+    assert_eq!(cluster.reached(ns, "bot", &declared("ledger")), declared("ledger"));
+    assert!(other.goes_on(), "what is declared goes on");
+    // The elder has no guard, and would count.
+    cluster.kubectl(&["delete", "pod", "-n", ns, "elder", "--wait=true"]);
+    setting.reported();
+
+    cluster.apply(&setting.workload("Enforce", &ledger));
+    cluster.settles(ns, "bot", &declared("orders"), &declared("orders"), "declared again");
+    let orders = Stream::open(&setting, "orders", 5432);
+    let began = Instant::now();
     cluster.kubectl(&["patch", "-n", ns, "aiw", "support-bot", "--type=merge", "-p", r#"{"spec":{"suspend":true}}"#]);
-    let (_, took) = eventually("suspended", Duration::from_secs(20), || cluster.reached(ns, "bot", &all).is_empty().then_some(()));
-    println!("suspended after {took:?}");
+    orders.is_cut(began, "suspended");
+    other.is_cut(began, "suspended, since before");
+    for port in [5432, 8443] {
+        eventually("the cut is written down", CUT, || (setting.records("suspended", port) == 1).then_some(()));
+    }
+    assert!(cluster.reached(ns, "bot", &[setting.declared(), declared("ledger")].concat()).is_empty());
+    setting.reported();
 }
 
 /// Who is away stops nobody else: guards go on, kube-system is never held up, and in enrolled namespaces no pod starts without a guard.
@@ -356,8 +491,20 @@ fn the_operator_is_away() {
     let empty = Namespace::enrolled("goes");
     cluster.kubectl(&["delete", "namespace", &empty.name, "--timeout=60s"]);
     assert_eq!(setting.strayed("bot"), vec![]);
+    // Narrowed meanwhile: a ceiling can be tightened without the operator, and holds as soon as it is back. The network lets everything
+    // through, so it is the guard that does.
+    cluster.apply(&setting.wide());
+    let (orders, help) = (vec![setting.service("line4", "orders", 5432)], HELP.map(str::to_owned));
+    let open = Stream::open(&setting, "orders", 5432);
+    cluster.apply(&setting.ceiling().replace("services: [orders, ledger]", "services: [ledger]"));
+    assert_eq!(cluster.reached(ns, "bot", &setting.declared()), setting.declared(), "the guard goes on");
+    assert!(open.goes_on());
     replicas("1");
     cluster.kubectl(&["rollout", "status", "-n", "remit-system", "deployment/remit-operator", "--timeout=120s"]);
+    open.is_cut(Instant::now(), "narrowed while the operator was away, since it is back");
+    eventually("the cut is written down", CUT, || (setting.records("destination_not_declared", 5432) == 1).then_some(()));
+    assert!(cluster.reached(ns, "bot", &orders).is_empty());
+    assert_eq!(cluster.reached(ns, "bot", &help), help, "what is within the ceiling goes on");
     setting.bot("later");
     assert_eq!(init_containers(&cluster.json(&["get", "pod", "-n", ns, "later"])), ["remit-redirect", "remit-guard"]);
 }

@@ -17,10 +17,11 @@ type held struct {
 	time  time.Duration
 }
 
-// hold prints a line when all have been tried, and another, which counts those that nobody has ended, when the time is over.
+// hold prints a line when all have been tried, and another, which counts those that were broken off, when the time is over or all of
+// them were.
 func hold(target string, held held) {
 	var opened, refused, ended atomic.Int64
-	var tried sync.WaitGroup
+	var tried, going sync.WaitGroup
 	over := time.Now().Add(held.time)
 	atOnce := make(chan struct{}, 128)
 	for range held.count {
@@ -35,6 +36,8 @@ func hold(target string, held held) {
 				return
 			}
 			opened.Add(1)
+			going.Add(1)
+			defer going.Done()
 			tried.Done()
 			_ = conn.SetDeadline(over)
 			go speak(conn, held)
@@ -48,7 +51,7 @@ func hold(target string, held held) {
 	}
 	tried.Wait()
 	fmt.Printf("%d opened, %d refused\n", opened.Load(), refused.Load())
-	time.Sleep(time.Until(over))
+	going.Wait()
 	fmt.Printf("%d ended before the time\n", ended.Load())
 }
 
