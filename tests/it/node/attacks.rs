@@ -59,8 +59,10 @@ const ROWS: &[Row] = &[
         a.nothing_from_inside(&["udp://203.0.113.11:443", "udp://[2001:db8:ffff::11]:443", "udp://203.0.113.11:9999"])
     }),
     row(9, "an init container that talks before the guard", Layer::Guard, early_init),
-    row(11, "an ephemeral container (kubectl debug)", Layer::Admission, |a| debugged(a, &[])),
-    row(11, "an ephemeral container among the guard's processes", Layer::Admission, |a| debugged(a, &["--target=remit-guard"])),
+    row(11, "an ephemeral container (kubectl debug)", Layer::Admission, |a| debugged(a, &[], EPHEMERAL)),
+    row(11, "an ephemeral container among the guard's processes", Layer::Admission, |a| {
+        debugged(a, &["--target=remit-guard"], AMONG_THE_GUARD)
+    }),
     row(11, "exec into the guard", Layer::Admission, |a| {
         a.refused_of(&["exec", "-n", a.ns(), "bot", "-c", "remit-guard", "--", "/remit-guard", "--version"], INTO_THE_GUARD)
     }),
@@ -160,8 +162,10 @@ const ROWS: &[Row] = &[
     row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
 ];
 
-/// Said of an ephemeral container, by the webhook and by the API server's own policy.
+/// Said of an ephemeral container, by the webhook and by the API server's own policy; by another of its own of one that enters the guard.
 const EPHEMERAL: &str = "would run in the guard's network with a user and powers of its own";
+const AMONG_THE_GUARD: &str =
+    "would run in the guard's network with a user and powers of its own|an ephemeral container must not enter the guard";
 /// And of who would enter the guard.
 const INTO_THE_GUARD: &str = "whoever enters the guard's container has its user|container `remit-guard` is Remit's own";
 
@@ -454,12 +458,12 @@ fn foreign_note_from_before(a: &Arena) -> Outcome {
 }
 
 /// As good as an ephemeral container can be: within Pod Security, and with a user of its own.
-fn debugged(a: &Arena, more: &[&str]) -> Outcome {
+fn debugged(a: &Arena, more: &[&str], words: &str) -> Outcome {
     let container = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(container.path(), r#"{"securityContext": {"runAsUser": 65532}}"#).expect("it is written");
     let custom = format!("--custom={}", container.path().display());
     let debug = ["debug", "-n", a.ns(), "bot", "--image=remit.test/probe:1", "--profile=restricted", &custom];
-    a.refused_of(&[&debug, more, &["--", "/bin/probe", "sleep"]].concat(), EPHEMERAL)
+    a.refused_of(&[&debug, more, &["--", "/bin/probe", "sleep"]].concat(), words)
 }
 
 fn node_addresses(a: &Arena) -> Outcome {
