@@ -75,13 +75,13 @@ impl Aged {
         self.cluster.kubectl(&["annotate", "--overwrite", "validatingwebhookconfiguration", "remit-scope", &woken]);
     }
 
-    /// When what each replica serves ends.
+    /// When what each replica serves ends; 0 of one that is not there to be asked (it may be going).
     fn expiries(&self) -> Vec<u64> {
         let pods = ["get", "pods", "-n", "remit-system", "-l", "app.kubernetes.io/component=operator", "-o", "name"];
         let pods = self.cluster.kubectl(&pods);
         let expiry = |pod: &str| {
             let path = format!("/api/v1/namespaces/remit-system/pods/{}:8080/proxy/metrics", pod.trim_start_matches("pod/"));
-            let metrics = self.cluster.kubectl(&["get", "--raw", &path]);
+            let metrics = super::text(&self.cluster.run("kubectl", &["get", "--raw", &path]).stdout);
             let line = metrics.lines().find_map(|l| l.strip_prefix("remit_webhook_certificate_expiry_timestamp_seconds "));
             line.and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or_default() as u64
         };
