@@ -290,8 +290,9 @@ DOCUMENTS = {
 }
 
 MESSAGES = {
-    "report": b'{"format":1,"version":"0.1.0","enforced":{"edition":{"uid":"u-1","generation":3,"serial":1764000000000,"digest":"d"},"mode":"Enforce"},"denials":{"name_not_declared":2},"upSeconds":61}',
-    "report-of-a-start": b'{"format":1,"version":"0.1.0","enforced":null,"denials":{},"upSeconds":0}',
+    "report": b'{"format":1,"version":"0.1.0","reads":1,"life":17426183648225943,"enforced":{"uid":"u-1","generation":3,"serial":1764000000000,"digest":"d"},"denials":{"name_not_declared":2},"wouldDeny":{"too_slow":1},"usage":{"orders":{"connections":3,"sent":512,"received":70000},"_other":{"connections":1,"sent":0,"received":0}}}',
+    "report-of-a-start": b'{"format":1,"version":"0.1.0","reads":1,"life":0,"enforced":null,"denials":{},"wouldDeny":{},"usage":{}}',
+    "report-of-tomorrow": b'{"format":1,"version":"9","reads":2,"life":1,"enforced":{"uid":"u","generation":1,"serial":1,"digest":"d","more":1},"usage":{"a":{"connections":1,"sent":2,"received":3,"calls":4}},"more":[{}]}',
     "refusal": b'{"reason":"second_key","message":"another key came first for this pod"}',
     "note": "{}\n\n\u2014 remit-policy IhXq85HRvA5Sy9YyDXf7OYhXzxLNS8xWwSx7Q0vyzSyQz7yM9Lk0nZ0hJ1k2m3n4o5p6q7r8s9t0u1v2w3x4y5z6A7A=\n".encode(),
     "key": bytes.fromhex("302a300506032b6570032100") + bytes(range(32)),

@@ -4,12 +4,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use remit::policy::channel::{LARGEST_REFUSAL, LARGEST_REPORT, Refusal, Report, public_key, spki};
+use remit::policy::channel::{LARGEST_REFUSAL, LARGEST_REPORT, MOST_SOURCES, Refusal, Report, public_key, spki};
 use remit::policy::signed::{self, Signer};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(report) = Report::read(bytes) {
-        assert!(bytes.len() <= LARGEST_REPORT);
+        assert!(bytes.len() <= LARGEST_REPORT && report.usage.len() <= MOST_SOURCES);
         let again = Report::read(&serde_json::to_vec(&report).unwrap()).expect("what we write, we read");
         assert_eq!(again, report);
     }

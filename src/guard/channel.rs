@@ -36,10 +36,11 @@ use tokio_rustls::TlsConnector;
 use super::keeper::{Keeper, Offered, Source};
 use super::record::Records;
 use super::resolver::SharedResolver;
+use super::usage::Usage;
 use crate::policy::channel::{
-    Enforced, HOLD_SECONDS, LARGEST_NOTE, LARGEST_REFUSAL, LARGEST_REPORT, LARGEST_TOKEN, PATH, REPORT_FORMAT, Refusal, Report, spki,
+    HOLD_SECONDS, LARGEST_NOTE, LARGEST_REFUSAL, LARGEST_REPORT, LARGEST_TOKEN, PATH, REPORT_FORMAT, Refusal, Report, spki,
 };
-use crate::policy::{Channel, GuardPolicy, Reason};
+use crate::policy::{Channel, FORMAT, GuardPolicy};
 
 /// How often the operator's name is looked up; sooner while nobody was found.
 const LOOK: Duration = Duration::from_secs(10);
@@ -276,7 +277,7 @@ pub struct Speaker {
     pub keeper: Arc<Keeper>,
     pub resolver: SharedResolver,
     pub records: Arc<Records>,
-    pub started: Instant,
+    pub usage: Arc<Usage>,
 }
 
 impl Speaker {
@@ -315,11 +316,10 @@ impl Speaker {
 
     async fn follow(self: Arc<Self>, at: SocketAddr) {
         let random = RandomState::new();
-        let mut counted = BTreeMap::new();
         let (mut failures, mut said): (u32, Option<(String, Instant)>) = (0, None);
         loop {
             let began = failures;
-            let error = self.talk(at, &mut counted, &mut failures).await;
+            let error = self.talk(at, &mut failures).await;
             if failures == 0 && began > 0 {
                 said = None;
             }
@@ -335,7 +335,7 @@ impl Speaker {
     }
 
     /// Until something goes wrong.
-    async fn talk(&self, at: SocketAddr, counted: &mut BTreeMap<Reason, u64>, failures: &mut u32) -> ChannelError {
+    async fn talk(&self, at: SocketAddr, failures: &mut u32) -> ChannelError {
         let mut connection = match self.client.connect(at).await {
             Ok(connection) => connection,
             Err(error) => return error,
@@ -346,9 +346,8 @@ impl Speaker {
                 Ok(token) => token,
                 Err(error) => return error,
             };
-            let totals = self.records.totals();
             let policy = self.keeper.held().borrow().clone();
-            let report = report(policy.as_deref(), &totals, counted, self.started.elapsed());
+            let report = report(policy.as_deref(), &self.records, &self.usage);
             match connection.ask(&token, &report).await {
                 Ok(Answer::Nothing) => {}
                 Ok(Answer::Policy(note)) => match self.keeper.offer(Source::Channel, &note) {
@@ -358,21 +357,22 @@ impl Speaker {
                 Ok(Answer::Refused { status, reason, message }) => return ChannelError::Refused { status, reason, message },
                 Err(error) => return error,
             }
-            (*counted, *failures) = (totals, 0);
+            *failures = 0;
             tokio::time::sleep(SPACING.saturating_sub(began.elapsed())).await;
         }
     }
 }
 
-fn report(policy: Option<&GuardPolicy>, totals: &BTreeMap<Reason, u64>, counted: &BTreeMap<Reason, u64>, up: Duration) -> Report {
-    let since = |(reason, total): (&Reason, &u64)| (*reason, total.saturating_sub(counted.get(reason).copied().unwrap_or_default()));
-    let denials = totals.iter().map(since).filter(|(_, count)| *count > 0);
+fn report(policy: Option<&GuardPolicy>, records: &Records, usage: &Usage) -> Report {
     Report {
         format: REPORT_FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        enforced: policy.map(|policy| Enforced { edition: policy.edition(), mode: policy.mode }),
-        denials: denials.map(|(reason, count)| (reason.code().to_owned(), count)).collect(),
-        up_seconds: up.as_secs(),
+        reads: FORMAT,
+        life: usage.life(),
+        enforced: policy.map(GuardPolicy::edition),
+        denials: records.totals(false),
+        would_deny: records.totals(true),
+        usage: usage.totals(),
     }
 }
 
@@ -395,6 +395,7 @@ fn pause(failures: u32, random: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Attempt, Document, Mode, Reason};
 
     #[test]
     fn pauses_grow_within_bounds() {
@@ -408,12 +409,29 @@ mod tests {
     }
 
     #[test]
-    fn each_denial_is_counted_once() {
-        let totals = BTreeMap::from([(Reason::NoPolicy, 3), (Reason::Suspended, 7)]);
-        let counted = BTreeMap::from([(Reason::NoPolicy, 3), (Reason::Suspended, 5)]);
-        let report = report(None, &totals, &counted, Duration::from_secs(9));
-        assert_eq!(report.denials, [("suspended".to_owned(), 2)].into());
-        assert_eq!((report.up_seconds, report.enforced), (9, None));
+    fn a_report_says_all_since_the_start() {
+        let (records, usage) = (Records::to(Box::new(io::sink())), Usage::default());
+        let attempt = Attempt::Address(([203, 0, 113, 7], 443).into());
+        records.denied(Reason::NoPolicy, &attempt, None);
+        for mode in [Mode::Enforce, Mode::Observe, Mode::Observe] {
+            records.denied(Reason::Suspended, &attempt, Some(&policy(mode)));
+        }
+        usage.of("orders").sent.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+        let first = report(Some(&policy(Mode::Observe)), &records, &usage);
+        assert_eq!(first.denials, [("no_policy".to_owned(), 1), ("suspended".to_owned(), 1)].into());
+        assert_eq!(first.would_deny, [("suspended".to_owned(), 2)].into());
+        assert_eq!((first.usage["orders"].sent, first.reads, first.life), (5, FORMAT, usage.life()));
+        assert_eq!(first.enforced, Some(policy(Mode::Observe).edition()));
+        assert_eq!(report(Some(&policy(Mode::Observe)), &records, &usage), first, "and says it again");
+    }
+
+    fn policy(mode: Mode) -> GuardPolicy {
+        let document = serde_json::json!({
+            "format": 1, "workload": {"namespace": "support", "name": "bot", "uid": "u"}, "generation": 1, "serial": 7,
+            "digest": "d", "mode": mode, "suspended": true,
+            "network": {"domain": "cluster.local", "dns": [], "services": [], "own": []}, "destinations": [],
+        });
+        Document::read(document.to_string().as_bytes()).unwrap().try_into().unwrap()
     }
 
     #[test]

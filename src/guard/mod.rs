@@ -3,7 +3,7 @@
 //! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy, which
 //! comes from a file and over `channel`. `dns` answers declared
 //! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`
-//! writes down what was refused, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
+//! writes down what was refused, `usage` counts what passed, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
 //! and connections are bounded.
 //!
 //! Promise: no connection of the app is made without a [`crate::policy::Permit`]; without a valid policy nothing is permitted. Without one
@@ -21,12 +21,13 @@ mod record;
 pub mod redirect;
 mod resolver;
 mod tcp;
+mod usage;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::sync::watch;
@@ -71,7 +72,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let Options { policy, authority, token, resolv_conf, drain } = options;
     let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
-    let records = Arc::new(Records::stdout());
+    let (records, usage) = (Arc::new(Records::stdout()), Arc::new(usage::Usage::default()));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
     let client = match &authority {
         Authority::Signed(trust, _) => Some(channel::Client::new(trust.public_key())?),
@@ -83,14 +84,14 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
-    let tcp = tcp::Server::listen(held.clone(), resolver.clone(), records.clone(), hardening.connections()).await?;
+    let tcp = tcp::Server::listen(held.clone(), resolver.clone(), records.clone(), usage.clone(), hardening.connections()).await?;
     hardening.confine(&policy, &records)?;
     let counter = tokio::spawn({
         let records = records.clone();
         async move { records.count().await }
     });
     let channel = client.map(|client| {
-        let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, started: Instant::now() };
+        let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, usage };
         tokio::spawn(Arc::new(speaker).speak())
     });
     let file = tokio::spawn(async move { keeper.follow(policy).await });

@@ -18,7 +18,8 @@ const MOST_A_SECOND: u32 = 25;
 pub struct Records {
     to: Mutex<Box<dyn Write + Send>>,
     paces: Mutex<BTreeMap<(Reason, Kind), Pace>>,
-    totals: Mutex<BTreeMap<Reason, u64>>,
+    /// By whether it was in Observe as well.
+    totals: Mutex<BTreeMap<(bool, Reason), u64>>,
     count: AtomicU64,
     seed: u64,
 }
@@ -83,7 +84,8 @@ impl Records {
     /// `policy`: the one that it was judged by. Returns the id under which it was written down.
     pub fn judged(&self, outcome: Outcome, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
         let id = self.id();
-        *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry(reason).or_default() += 1;
+        let observed = policy.is_some_and(|policy| policy.mode == Mode::Observe);
+        *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry((observed, reason)).or_default() += 1;
         let kind = match attempted {
             Attempt::Name(_) | Attempt::Question(_) => Kind::Names,
             Attempt::Address(_) | Attempt::Server { .. } => Kind::Connections,
@@ -105,9 +107,12 @@ impl Records {
         id
     }
 
-    /// How many denials there were since the start, written down or not.
-    pub fn totals(&self) -> BTreeMap<Reason, u64> {
-        self.totals.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    /// How many denials there were since the start by the codes of their reasons, written down or not; `observed`: those of which Observe
+    /// only said so.
+    pub fn totals(&self, observed: bool) -> BTreeMap<String, u64> {
+        let totals = self.totals.lock().unwrap_or_else(|e| e.into_inner());
+        let of = totals.iter().filter(|((in_observe, _), _)| *in_observe == observed);
+        of.map(|((_, reason), count)| (reason.code().to_owned(), *count)).collect()
     }
 
     /// A policy begins to hold.

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::dns::loopback;
 use super::record::{Outcome, Records};
 use super::resolver::SharedResolver;
+use super::usage::{Slot, Usage};
 use super::{GuardError, Held, original_destination};
 use crate::policy::pod::TCP_PORT;
 use crate::policy::{Attempt, Connect, GuardPolicy, Permit, Reason, Upstream};
@@ -67,6 +68,7 @@ struct Gate {
     held: Held,
     resolver: SharedResolver,
     records: Arc<Records>,
+    usage: Arc<Usage>,
     room: Arc<Semaphore>,
     most: u32,
     /// For those that are not judged yet: who says nothing keeps nobody out who may pass.
@@ -87,7 +89,13 @@ impl Open {
 }
 
 impl Server {
-    pub async fn listen(held: Held, resolver: SharedResolver, records: Arc<Records>, most: u32) -> Result<Self, GuardError> {
+    pub async fn listen(
+        held: Held,
+        resolver: SharedResolver,
+        records: Arc<Records>,
+        usage: Arc<Usage>,
+        most: u32,
+    ) -> Result<Self, GuardError> {
         let mut listeners = Vec::new();
         for at in loopback(TCP_PORT) {
             let failed = |source| GuardError::Listen { at, source };
@@ -98,7 +106,7 @@ impl Server {
         }
         let room = Arc::new(Semaphore::new(most as usize));
         let unjudged = Semaphore::new((most / 4).max(FEW) as usize);
-        Ok(Self { listeners, gate: Arc::new(Gate { held, resolver, records, room, most, unjudged }) })
+        Ok(Self { listeners, gate: Arc::new(Gate { held, resolver, records, usage, room, most, unjudged }) })
     }
 
     pub fn open(&self) -> Open {
@@ -202,9 +210,11 @@ impl Gate {
         // The connection may outlive it.
         drop(policy);
         let (mut upstream, reached) = self.while_permitted(&permit, None, Box::pin(self.reach(&permit, to))).await??;
+        let slot = self.usage.of(permit.source());
+        slot.connections.fetch_add(1, Ordering::Relaxed);
         let passed = async {
-            write_all(&upstream, &hello).await?;
-            pass_both(client, &mut upstream, HALF_OPEN).await
+            write_all(&upstream, &hello, &slot.sent).await?;
+            pass_both(client, &mut upstream, HALF_OPEN, &slot).await
         };
         let ended = self.while_permitted(&permit, Some(reached), passed).await;
         if !matches!(ended, Ok(Ok(()))) {
@@ -337,11 +347,11 @@ thread_local! {
 }
 
 /// Both directions, until both have ended. Once one has, the other may be silent for `half_open` (noticed within twice that).
-async fn pass_both(client: &mut TcpStream, upstream: &mut TcpStream, half_open: Duration) -> io::Result<()> {
+async fn pass_both(client: &mut TcpStream, upstream: &mut TcpStream, half_open: Duration, slot: &Slot) -> io::Result<()> {
     let passed = AtomicU64::new(0);
     let ((from_client, to_client), (from_upstream, to_upstream)) = (client.split(), upstream.split());
-    let mut there = pin!(pass(from_client, to_upstream, &passed));
-    let mut back = pin!(pass(from_upstream, to_client, &passed));
+    let mut there = pin!(pass(from_client, to_upstream, &passed, &slot.sent));
+    let mut back = pin!(pass(from_upstream, to_client, &passed, &slot.received));
     let mut other = tokio::select! {
         ended = &mut there => ended.map(|()| back)?,
         ended = &mut back => ended.map(|()| there)?,
@@ -356,8 +366,8 @@ async fn pass_both(client: &mut TcpStream, upstream: &mut TcpStream, half_open: 
     }
 }
 
-/// One direction, until its end. `passed` grows with what comes.
-async fn pass(mut from: ReadHalf<'_>, to: WriteHalf<'_>, passed: &AtomicU64) -> io::Result<()> {
+/// One direction, until its end. `passed` grows with what comes, `count` with what the other side's socket took.
+async fn pass(mut from: ReadHalf<'_>, to: WriteHalf<'_>, passed: &AtomicU64, count: &AtomicU64) -> io::Result<()> {
     let to: &TcpStream = to.as_ref();
     let mut rounds = 0;
     loop {
@@ -366,10 +376,10 @@ async fn pass(mut from: ReadHalf<'_>, to: WriteHalf<'_>, passed: &AtomicU64) -> 
             tokio::task::yield_now().await;
         }
         // Polled, not tried: a read that does not fill the buffer has emptied the socket, and the runtime asks the kernel no second time.
-        let rest = poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| read_and_write(&mut from, to, scratch, passed, context)));
+        let rest = poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| read_and_write(&mut from, to, scratch, [passed, count], context)));
         match rest.await? {
             None => break,
-            Some(rest) => write_all(to, &rest).await?,
+            Some(rest) => write_all(to, &rest, count).await?,
         }
     }
     match SockRef::from(to).shutdown(Shutdown::Write) {
@@ -384,7 +394,7 @@ fn read_and_write(
     from: &mut ReadHalf<'_>,
     to: &TcpStream,
     scratch: &mut [u8],
-    passed: &AtomicU64,
+    [passed, count]: [&AtomicU64; 2],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Vec<u8>>>> {
     let mut read = ReadBuf::new(scratch);
@@ -399,14 +409,18 @@ fn read_and_write(
         Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
         Err(error) => return Poll::Ready(Err(error)),
     };
+    count.fetch_add(sent as u64, Ordering::Relaxed);
     Poll::Ready(Ok(Some(read[sent..].to_vec())))
 }
 
-async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(to: &TcpStream, mut bytes: &[u8], count: &AtomicU64) -> io::Result<()> {
     while !bytes.is_empty() {
         to.writable().await?;
         match to.try_write(bytes) {
-            Ok(sent) => bytes = &bytes[sent..],
+            Ok(sent) => {
+                count.fetch_add(sent as u64, Ordering::Relaxed);
+                bytes = &bytes[sent..];
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
@@ -477,16 +491,21 @@ mod tests {
         const LIMIT: Duration = Duration::from_millis(300);
         let (app, mut client) = pair().await;
         let (mut upstream, mut server) = pair().await;
-        let guard = tokio::spawn(async move { pass_both(&mut client, &mut upstream, LIMIT).await });
+        let slot = Arc::new(Slot::default());
+        let guard = tokio::spawn({
+            let slot = slot.clone();
+            async move { pass_both(&mut client, &mut upstream, LIMIT, &slot).await }
+        });
         SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
         assert_eq!(server.read(&mut [0]).await.unwrap(), 0, "the end is passed on");
         for _ in 0..8 {
             tokio::time::sleep(LIMIT / 3).await;
-            write_all(&server, b"more").await.unwrap();
+            write_all(&server, b"more", &AtomicU64::new(0)).await.unwrap();
         }
         assert!(!guard.is_finished());
         let ended = timeout(10 * LIMIT, guard).await.expect("silence ends it").unwrap();
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!((slot.sent.load(Ordering::Relaxed), slot.received.load(Ordering::Relaxed)), (0, 8 * 4));
     }
 
     #[tokio::test]
@@ -509,14 +528,15 @@ mod tests {
         assert!(waiting > 2 * ROUNDS * CHUNK, "{waiting}");
         client.peek(&mut [0]).await.unwrap();
         upstream.writable().await.unwrap();
-        let passed = AtomicU64::new(0);
+        let (passed, count) = (AtomicU64::new(0), AtomicU64::new(0));
         tokio::select! {
             biased;
-            _ = pass(client.split().0, upstream.split().1, &passed) => panic!("it goes on"),
+            _ = pass(client.split().0, upstream.split().1, &passed, &count) => panic!("it goes on"),
             () = std::future::ready(()) => {}
         }
         let passed = passed.into_inner() as usize;
         assert!((1..=ROUNDS * CHUNK).contains(&passed), "{passed} of {waiting} in one turn");
+        assert_eq!(count.into_inner() as usize, passed, "all of it was written");
         drop(server);
     }
 }

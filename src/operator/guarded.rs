@@ -81,7 +81,7 @@ pub fn guards(
         match collected.enforced(&pod.uid, workload, now) {
             Some(enforced) => {
                 counted.guarded += 1;
-                let stale = current != Some(&enforced.edition);
+                let stale = current != Some(&enforced);
                 counted.stale += usize::from(stale);
                 counted.unjudged += usize::from(!stale && pod.created < since);
             }
@@ -209,11 +209,23 @@ mod tests {
     use crate::cluster::facts::{self, NamespaceFact, PodFact};
     use crate::cluster::{Settings, SharedWorld};
     use crate::plan::ChannelFact;
-    use crate::policy::Mode;
-    use crate::policy::channel::{Enforced, REPORT_FORMAT, Report};
+    use crate::policy::channel::{REPORT_FORMAT, Report};
 
     fn edition(serial: u64) -> Edition {
         Edition { uid: "w".into(), generation: 1, serial, digest: "d".into() }
+    }
+
+    fn report(serial: u64) -> Report {
+        Report {
+            format: REPORT_FORMAT,
+            version: "1".into(),
+            reads: 1,
+            life: 1,
+            enforced: Some(edition(serial)),
+            denials: Default::default(),
+            would_deny: Default::default(),
+            usage: Default::default(),
+        }
     }
 
     fn world(level: &str, channel: Option<ChannelFact>) -> SharedWorld {
@@ -241,9 +253,7 @@ mod tests {
             let (name, uid) = (ObjectName::new("a", format!("bot-{made}")), format!("u{made}"));
             let labels = [("app".to_owned(), "bot".to_owned())].into();
             world.write().on_pod(Event::Apply((name.clone(), PodFact { uid: uid.clone(), created: made, labels })));
-            let enforced = Some(Enforced { edition: edition(7), mode: Mode::Enforce });
-            let report = Report { format: REPORT_FORMAT, version: "1".into(), enforced, denials: Default::default(), up_seconds: 0 };
-            collected.report(&uid, &name, &bot, &report, now);
+            collected.report(&uid, &name, &bot, &report(7), |_| false, now);
             let Guards::Known(counted) = guards(&world.read(), &collected, &bot, Some(&edition(7)), GRACE, now) else { panic!("{made}") };
             let said = counted.words(None);
             assert_eq!((counted.unjudged, said.reason, counted.status(None).summary.as_str()), (unjudged, reason, summary));
@@ -274,10 +284,7 @@ mod tests {
                 let labels = [("app".to_owned(), "bot".to_owned())].into();
                 world.write().on_pod(Event::Apply((name.clone(), PodFact { uid: uid.clone(), created: n as i64, labels })));
                 if let Some(serial) = serial {
-                    let enforced = Some(Enforced { edition: edition(*serial), mode: Mode::Enforce });
-                    let report =
-                        Report { format: REPORT_FORMAT, version: "1".into(), enforced, denials: Default::default(), up_seconds: 0 };
-                    collected.report(&uid, &name, &bot, &report, now);
+                    collected.report(&uid, &name, &bot, &report(*serial), |_| false, now);
                 }
             }
             let found = |up, at| guards(&world.read(), &collected, &bot, Some(&edition(7)), up, at);

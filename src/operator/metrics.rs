@@ -88,6 +88,10 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
+    pub fn is_leader(&self) -> bool {
+        self.leader.get() == 1
+    }
+
     pub fn queued(&self, length: usize) {
         self.queue.set(i64::try_from(length).unwrap_or(i64::MAX));
     }

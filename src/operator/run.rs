@@ -126,7 +126,20 @@ async fn operate(
     let port = config.http.port;
     let listener = http::listen(port).await.map_err(|source| RunError::Listen { port, source })?;
     let guarded = config.guard.is_some().then(|| keys.clone());
-    let answers = answers(&world, &queue, &metrics, &webhook_metrics, &channel_metrics, &readiness, guarded.clone(), token.clone());
+    let usage = channel::UsageMetrics {
+        world: world.clone(),
+        collected: collected.clone(),
+        leads: {
+            let metrics = metrics.clone();
+            Arc::new(move || metrics.is_leader())
+        },
+    };
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    webhook_metrics.register(&mut registry);
+    channel_metrics.register(&mut registry);
+    registry.register_collector(Box::new(usage));
+    let answers = answers(&world, &queue, &metrics, registry, &readiness, guarded.clone(), token.clone());
     let mut background = JoinSet::new();
     background.spawn(http::serve(listener, answers));
     let account = ObjectName::new(&config.namespace, &config.policies_account);
@@ -310,21 +323,15 @@ fn backoff(attempt: u32) -> Duration {
     FIRST_RETRY.saturating_mul(2u32.saturating_pow(attempt.saturating_sub(1))).min(LAST_RETRY)
 }
 
-#[allow(clippy::too_many_arguments)]
 fn answers(
     world: &SharedWorld,
     queue: &Arc<Queue<Key>>,
     metrics: &Metrics,
-    webhook_metrics: &webhook::Metrics,
-    channel_metrics: &channel::Metrics,
+    registry: Registry,
     readiness: &webhook::Readiness,
     keys: Option<Keys>,
     token: policies::Token,
 ) -> Answers {
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
-    webhook_metrics.register(&mut registry);
-    channel_metrics.register(&mut registry);
     let registry = Arc::new(registry);
     let not_ready = {
         let (world, readiness) = (world.clone(), readiness.clone());

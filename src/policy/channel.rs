@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Edition, LARGEST, Mode};
+use super::document::{Edition, LARGEST};
 
 /// Where the operator is asked (POST).
 pub const PATH: &str = "/v1/guard";
@@ -24,27 +24,51 @@ pub const HOLD_SECONDS: u64 = 25;
 /// Kinds of denials in a report, and the length of words in it.
 const MOST_REASONS: usize = 64;
 const LONGEST_WORD: usize = 256;
+/// Data sources in a report, with [`OTHER`]. An AIWorkload declares 64 at most; those that a guard has seen come and go are more.
+pub const MOST_SOURCES: usize = 256;
+/// The name of a data source is not longer.
+pub const LONGEST_SOURCE: usize = 63;
+/// Stands for everything that has no name of its own in a count. No data source and no reason is called so.
+pub const OTHER: &str = "_other";
 
-/// What a guard says of itself.
+/// What a guard says of itself. All counts are totals since its start, so a report that comes twice says nothing twice.
+///
+/// Guards may be newer than the operator: fields that it does not know are passed over. They may be older as well: fields that are added
+/// have a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     pub format: u32,
     /// Of the guard.
     pub version: String,
-    /// None: it has no valid policy yet.
-    pub enforced: Option<Enforced>,
-    /// Denials since the last report that was answered, by the code of the reason.
+    /// The newest format of policies that the guard reads.
+    pub reads: u32,
+    /// Drawn at the guard's start: counts of two lives are added, counts of one are not.
+    pub life: u64,
+    /// Which policy holds. None: no valid one has come yet.
+    #[serde(default)]
+    pub enforced: Option<Edition>,
+    /// What was refused, by the code of the reason.
+    #[serde(default)]
     pub denials: BTreeMap<String, u64>,
-    pub up_seconds: u64,
+    /// What Enforce would have refused: the denials while the policy was in Observe.
+    #[serde(default)]
+    pub would_deny: BTreeMap<String, u64>,
+    /// What passed, by the name of the data source.
+    #[serde(default)]
+    pub usage: BTreeMap<String, Usage>,
 }
 
-/// What a guard enforces.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Enforced {
-    pub edition: Edition,
-    pub mode: Mode,
+/// What passed to and from a data source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// That were let through, and found their destination.
+    pub connections: u64,
+    /// Bytes, from the app.
+    pub sent: u64,
+    /// Bytes, to the app.
+    pub received: u64,
 }
 
 /// Why there is no answer.
@@ -68,6 +92,8 @@ pub enum ReportError {
     Word(&'static str),
     #[error("more than {MOST_REASONS} reasons")]
     Reasons,
+    #[error("more than {MOST_SOURCES} data sources")]
+    Sources,
 }
 
 impl Report {
@@ -85,16 +111,21 @@ impl Report {
             return Err(ReportError::Format(format));
         }
         let report: Self = serde_json::from_slice(bytes)?;
-        let Self { format: _, version, enforced, denials, up_seconds: _ } = &report;
+        let Self { format: _, version, reads: _, life: _, enforced, denials, would_deny, usage } = &report;
         word("version", version)?;
-        if let Some(Enforced { edition: Edition { uid, generation: _, serial: _, digest }, mode: _ }) = enforced {
-            word("enforced.edition.uid", uid)?;
-            word("enforced.edition.digest", digest)?;
+        if let Some(Edition { uid, generation: _, serial: _, digest }) = enforced {
+            word("enforced.uid", uid)?;
+            word("enforced.digest", digest)?;
         }
-        if denials.len() > MOST_REASONS {
+        if denials.len().max(would_deny.len()) > MOST_REASONS {
             return Err(ReportError::Reasons);
         }
+        if usage.len() > MOST_SOURCES {
+            return Err(ReportError::Sources);
+        }
         denials.keys().try_for_each(|reason| word("denials", reason))?;
+        would_deny.keys().try_for_each(|reason| word("wouldDeny", reason))?;
+        usage.keys().try_for_each(|source| word("usage", source))?;
         Ok(report)
     }
 }
@@ -136,9 +167,47 @@ mod tests {
 
     fn report() -> Value {
         json!({
-            "format": 1, "version": "0.1.0", "upSeconds": 7, "denials": {"name_not_declared": 3},
-            "enforced": {"mode": "Enforce", "edition": {"uid": "u", "generation": 1, "serial": 5, "digest": "d"}},
+            "format": 1, "version": "0.1.0", "reads": 1, "life": u64::MAX, "denials": {"name_not_declared": 3}, "wouldDeny": {},
+            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3}},
+            "enforced": {"uid": "u", "generation": 1, "serial": 5, "digest": "d"},
         })
+    }
+
+    /// A guard that could write more than the operator reads would get no policies any more.
+    #[test]
+    fn the_largest_report_is_read() {
+        let denials: BTreeMap<String, u64> = crate::policy::Reason::ALL.into_iter().map(|r| (r.code().to_owned(), u64::MAX)).collect();
+        let usage = Usage { connections: u64::MAX, sent: u64::MAX, received: u64::MAX };
+        let report = Report {
+            format: REPORT_FORMAT,
+            version: "v".repeat(LONGEST_WORD),
+            reads: u32::MAX,
+            life: u64::MAX,
+            enforced: Some(Edition {
+                uid: "u".repeat(LONGEST_WORD),
+                generation: i64::MIN,
+                serial: u64::MAX,
+                digest: "d".repeat(LONGEST_WORD),
+            }),
+            would_deny: denials.clone(),
+            denials,
+            usage: (0..MOST_SOURCES).map(|n| (format!("{n:0>LONGEST_SOURCE$}"), usage)).collect(),
+        };
+        assert_eq!(report.usage.len(), MOST_SOURCES);
+        assert_eq!(Report::read(&serde_json::to_vec(&report).unwrap()).unwrap(), report);
+    }
+
+    /// Guards and operators of several versions meet: see ARCHITECTURE.md.
+    #[test]
+    fn what_newer_guards_say_more_is_passed_over() {
+        let newer = json!({
+            "format": 1, "version": "9", "reads": 7, "life": 5, "more": [1],
+            "enforced": {"uid": "u", "generation": 1, "serial": 5, "digest": "d", "mode": "Inspect"},
+            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3, "calls": {}}}, "denials": {"a_new_reason": 1},
+        });
+        let read = Report::read(newer.to_string().as_bytes()).unwrap();
+        assert_eq!((read.reads, read.usage["orders"].received, read.enforced.unwrap().serial), (7, 3, 5));
+        assert_eq!((read.denials["a_new_reason"], read.would_deny.len()), (1, 0));
     }
 
     #[test]
@@ -148,15 +217,26 @@ mod tests {
             ("as it is", |_| {}, None),
             ("no policy yet", |r| r["enforced"] = json!(null), None),
             ("newer", |r| (r["format"], r["more"]) = (json!(2), json!(1)), Some("has format 2")),
-            ("more", |r| r["more"] = json!(1), Some("unknown field `more`")),
+            ("no life", |r| r["life"] = json!(null), Some("invalid type: null")),
             ("a long version", |r| r["version"] = json!("v".repeat(257)), Some("version is longer")),
-            ("a line break", |r| r["enforced"]["edition"]["digest"] = json!("a\nb"), Some("enforced.edition.digest is longer")),
+            ("a line break", |r| r["enforced"]["digest"] = json!("a\nb"), Some("enforced.digest is longer")),
             ("an odd reason", |r| r["denials"] = json!({"a b": 1}), Some("denials is longer")),
             (
                 "many",
                 |r| r["denials"] = (0..65).map(|n| (format!("r{n}"), json!(1))).collect::<serde_json::Map<_, _>>().into(),
                 Some("more than 64"),
             ),
+            ("odd in Observe", |r| r["wouldDeny"] = json!({"a b": 1}), Some("wouldDeny is longer")),
+            ("an odd source", |r| r["usage"]["a\u{e9}"] = json!({"connections": 1, "sent": 2, "received": 3}), Some("usage is longer")),
+            (
+                "many sources",
+                |r| {
+                    let one = json!({"connections": 1, "sent": 2, "received": 3});
+                    r["usage"] = (0..=MOST_SOURCES).map(|n| (format!("s{n}"), one.clone())).collect::<serde_json::Map<_, _>>().into();
+                },
+                Some("more than 256 data sources"),
+            ),
+            ("half a source", |r| r["usage"]["a"] = json!({"connections": 1}), Some("missing field `sent`")),
             ("fewer than none", |r| r["denials"] = json!({"a": -1}), Some("invalid value")),
             ("large", |r| r["version"] = json!("v".repeat(LARGEST_REPORT)), Some("larger than")),
         ];

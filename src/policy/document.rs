@@ -76,9 +76,9 @@ impl FromStr for WorkloadId {
     }
 }
 
-/// Which text it is, among all that were made of an AIWorkload's name.
+/// Which text it is, among all that were made of an AIWorkload's name. In reports only: what a newer guard says more of it is passed over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Edition {
     pub uid: String,
     pub generation: i64,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use remit::guard::channel::{Answer, Client};
 use remit::plan::{GuardSettings, Injection, inject, validate};
-use remit::policy::channel::{Enforced, REPORT_FORMAT, Report};
+use remit::policy::channel::{REPORT_FORMAT, Report, Usage};
 use remit::policy::pod::IDS;
 use remit::policy::signed::{Signer, Trust};
-use remit::policy::{Document, Edition, Mode};
+use remit::policy::{Document, Edition};
 use serde_json::{Value, json};
 
-use crate::support::{Operator, World, check, eventually, kind, run};
+use crate::support::{Operator, OperatorConfig, World, check, eventually, kind, run};
 
 /// A pod with the guard of AIWorkload bot, and a token of its guard. (No webhook is asked here.)
 async fn pod(world: &World, namespace: &str, name: &str, app: &str, audience: &str, trust: &Trust) -> String {
@@ -63,10 +63,25 @@ async fn client(world: &World) -> (Client, Trust) {
 
 /// One question, on a connection of its own.
 async fn ask(client: &Client, operator: &Operator, token: &str, enforced: Option<&Edition>) -> Answer {
+    say(client, operator, token, &report(enforced)).await
+}
+
+async fn say(client: &Client, operator: &Operator, token: &str, report: &Report) -> Answer {
     let mut connection = client.connect(SocketAddr::from(([127, 0, 0, 1], operator.guards))).await.expect("connected");
-    let enforced = enforced.map(|edition| Enforced { edition: edition.clone(), mode: Mode::Enforce });
-    let report = Report { format: REPORT_FORMAT, version: "0".into(), enforced, denials: Default::default(), up_seconds: 1 };
-    connection.ask(token, &report).await.expect("an answer")
+    connection.ask(token, report).await.expect("an answer")
+}
+
+fn report(enforced: Option<&Edition>) -> Report {
+    Report {
+        format: REPORT_FORMAT,
+        version: "0".into(),
+        reads: 1,
+        life: 1,
+        enforced: enforced.cloned(),
+        denials: Default::default(),
+        would_deny: Default::default(),
+        usage: Default::default(),
+    }
 }
 
 fn edition(trust: &Trust, answer: Answer) -> Edition {
@@ -157,5 +172,71 @@ fn a_guard_gets_the_policy_of_its_pod_and_the_status_says_so() {
             world.admin.delete("Pod", &own, gone).await.unwrap();
         }
         says(&world, &own, "0/0", "NoPods").await;
+    });
+}
+
+#[test]
+fn what_guards_count_is_shown_as_metrics_of_their_aiworkload() {
+    run(async {
+        let world = World::new("usage").await;
+        let operator = &world.operator().await;
+        let own = world.namespace("own").await;
+        world.service(&own, "orders", 5432, json!(5432)).await;
+        let sources =
+            "dataSources: [{name: orders-db, type: Service, access: ReadWrite, service: {name: orders, port: 5432, protocol: TCP}}]";
+        world.declare(&own, "bot", sources).await;
+        world.is_ready(&own, "bot").await;
+        let (guard, trust) = client(&world).await;
+        let token = &pod(&world, &own, "bot-1", "bot", "remit.dev/guard", &trust).await;
+        let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections };
+        let said = |connections| Report {
+            denials: [("suspended".to_owned(), 7), ("of-tomorrow".to_owned(), 1)].into(),
+            would_deny: [("too_slow".to_owned(), 3)].into(),
+            usage: [("orders-db".to_owned(), usage(connections)), ("unheard-of".to_owned(), usage(1))].into(),
+            ..report(None)
+        };
+        for connections in [2, 5, 5, 4] {
+            assert!(matches!(say(&guard, operator, token, &said(connections)).await, Answer::Policy(_)));
+        }
+        let (namespace, workload) = (format!("namespace=\"{own}\""), "workload=\"bot\"".to_owned());
+        let metric = async |name: &str, labels: &[&str]| {
+            let labels: Vec<&str> = [namespace.as_str(), workload.as_str()].iter().chain(labels).copied().collect();
+            operator.metric(name, &labels).await
+        };
+        let table: &[(&str, &[&str], Option<f64>)] = &[
+            ("remit_guard_connections_total", &["source=\"orders-db\""], Some(5.0)),
+            ("remit_guard_connections_total", &["source=\"_other\""], Some(1.0)),
+            ("remit_guard_connections_total", &["source=\"unheard-of\""], None),
+            ("remit_guard_bytes_total", &["source=\"orders-db\"", "direction=\"sent\""], Some(100.0)),
+            ("remit_guard_bytes_total", &["source=\"orders-db\"", "direction=\"received\""], Some(1500.0)),
+            ("remit_guard_denials_total", &["reason=\"suspended\""], Some(7.0)),
+            ("remit_guard_denials_total", &["reason=\"_other\""], Some(1.0)),
+            ("remit_guard_would_deny_total", &["reason=\"too_slow\""], Some(3.0)),
+        ];
+        for (name, labels, expected) in table {
+            assert_eq!(metric(name, labels).await, *expected, "{name} {labels:?}");
+        }
+        assert_eq!(operator.metric("remit_guards", &["version=\"0\"", "reads=\"1\""]).await, Some(1.0));
+
+        // Only the leader says it: sums over replicas are right.
+        let second = &world.operator_with(&world.proxy, OperatorConfig { name: "operator-1".into(), ..OperatorConfig::default() }).await;
+        assert!(matches!(say(&guard, second, token, &said(5)).await, Answer::Policy(_)));
+        assert_eq!(second.metric("remit_guard_connections_total", &[]).await, None);
+
+        // Rows go with what they are of.
+        world.declare(&own, "bot", "{}").await;
+        eventually("the source's rows go", || async {
+            let found = metric("remit_guard_connections_total", &["source=\"orders-db\""]).await;
+            check(found.is_none(), || format!("{found:?}"))
+        })
+        .await;
+        assert_eq!(metric("remit_guard_connections_total", &[]).await, Some(1.0), "_other stays");
+        world.admin.delete("Pod", &own, "bot-1").await.unwrap();
+        world.admin.delete("AIWorkload", &own, "bot").await.unwrap();
+        eventually("the AIWorkload's rows go", || async {
+            let found = metric("remit_guard_denials_total", &[]).await;
+            check(found.is_none(), || format!("{found:?}"))
+        })
+        .await;
     });
 }

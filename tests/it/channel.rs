@@ -13,9 +13,9 @@ use remit::cluster::{Settings, SharedWorld};
 use remit::guard::channel::{Answer, ChannelError, Client, Connection};
 use remit::operator::Keys;
 use remit::operator::channel::{self, AskError, Cluster, Collected, Context, Metrics, Note, Policies, SeenGuard, SeenPod};
-use remit::policy::channel::{Enforced, REPORT_FORMAT, Report};
+use remit::policy::channel::{OTHER, REPORT_FORMAT, Report, Usage};
 use remit::policy::signed::{Signer, Trust};
-use remit::policy::{Document, Edition, Mode};
+use remit::policy::{Document, Edition};
 use remit::scope::ObjectName;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -66,7 +66,10 @@ impl Operator {
                 world.on_namespace(Event::Apply((name.to_owned(), NamespaceFact { labels, ..NamespaceFact::default() })));
                 let workload = json!({
                     "apiVersion": "remit.dev/v1alpha1", "kind": "AIWorkload", "metadata": {"namespace": name, "name": "bot", "uid": "w"},
-                    "spec": {"mode": "Enforce", "selector": {"matchLabels": {"app": "bot"}}},
+                    "spec": {"mode": "Enforce", "selector": {"matchLabels": {"app": "bot"}}, "dataSources": [
+                        {"name": "orders", "type": "Service", "access": "ReadWrite", "service": {"name": "orders", "namespace": "shop", "port": 5432, "protocol": "TCP"}},
+                        {"name": "help", "type": "Host", "access": "ReadWrite", "host": {"name": "help.example.com", "port": 443}},
+                    ]},
                 });
                 world.on_workload(Event::Apply(facts::workload(serde_json::from_value(workload).unwrap())));
             }
@@ -179,9 +182,12 @@ fn report(enforced: Option<(i64, u64)>) -> Report {
     Report {
         format: REPORT_FORMAT,
         version: "0".into(),
-        enforced: enforced.map(|enforced| Enforced { edition: edition(enforced), mode: Mode::Enforce }),
+        reads: 3,
+        life: 1,
+        enforced: enforced.map(edition),
         denials: [("suspended".to_owned(), 2)].into(),
-        up_seconds: 1,
+        would_deny: Default::default(),
+        usage: [("orders".to_owned(), Usage { connections: 1, sent: 20, received: 300 })].into(),
     }
 }
 
@@ -210,9 +216,10 @@ async fn a_newer_policy_is_answered_at_once_and_an_older_one_never() {
     let mut connection = client.connect(running.at).await.unwrap();
     let first = operator.publish(&policy(1, 10));
     assert_eq!(connection.ask(&token, &report(None)).await.unwrap(), Answer::Policy(first.into()));
+    let other = operator.pod("support", "bot-2", "bot", Some(0));
     for held in [(1, 10), (1, 11), (2, 5)] {
         let mut connection = client.connect(running.at).await.unwrap();
-        assert!(holds(&mut connection, &token, &report(Some(held))).await, "{held:?}");
+        assert!(holds(&mut connection, &other, &report(Some(held))).await, "{held:?}");
     }
     let mut times = Vec::new();
     for serial in 11..31 {
@@ -236,10 +243,45 @@ async fn a_newer_policy_is_answered_at_once_and_an_older_one_never() {
         times.len()
     );
     assert!(times[times.len() / 2] < Duration::from_millis(200), "{times:?}");
-    assert_eq!(operator.said().reviews, 1, "the token was asked about once");
+    assert_eq!(operator.said().reviews, 2, "each token was asked about once");
     let guarded = operator.collected.get("uid-bot-1").expect("it was heard of");
-    assert_eq!(guarded.enforced.unwrap().edition.serial, 29);
-    assert!(guarded.denials["suspended"] >= 40);
+    assert_eq!((guarded.reads, guarded.totals().denials["suspended"]), (3, 2), "21 reports say one thing");
+    assert_eq!(guarded.enforced.unwrap().serial, 29);
+}
+
+/// As a replica meets it that was gone from DNS, and whose held calls broke.
+#[tokio::test]
+async fn what_is_said_again_is_not_counted_again() {
+    let operator = Operator::new([1; 32]);
+    let running = operator.here();
+    operator.publish(&policy(1, 10));
+    let token = operator.pod("support", "bot-1", "bot", Some(0));
+    let client = Client::new(&operator.public_key()).unwrap();
+    let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections };
+    let said = |life, connections| Report {
+        life,
+        denials: [("suspended".to_owned(), 2 * connections), ("of_tomorrow".to_owned(), 1)].into(),
+        would_deny: [("too_slow".to_owned(), connections)].into(),
+        usage: [("orders".to_owned(), usage(connections)), ("not-declared".to_owned(), usage(1))].into(),
+        ..report(Some((1, 10)))
+    };
+    // Each is held until its connection breaks.
+    for (life, connections) in [(1, 4), (1, 4), (1, 3), (1, 6)] {
+        let mut connection = client.connect(running.at).await.unwrap();
+        assert!(holds(&mut connection, &token, &said(life, connections)).await);
+    }
+    let sums = || operator.collected.sums().remove(&ObjectName::new("support", "bot")).unwrap();
+    assert_eq!(sums().usage, [("orders".to_owned(), usage(6)), (OTHER.to_owned(), usage(1))].into());
+    assert_eq!((sums().denials, sums().would_deny), ([("suspended", 12), (OTHER, 1)].into(), [("too_slow", 6)].into()));
+    // Restarted, with another key.
+    operator.pod("support", "bot-1", "bot", Some(1));
+    let client = Client::new(&operator.public_key()).unwrap();
+    for _ in 0..2 {
+        let mut connection = client.connect(running.at).await.unwrap();
+        assert!(holds(&mut connection, &token, &said(2, 1)).await);
+    }
+    assert_eq!(sums().usage["orders"], usage(7));
+    assert_eq!(operator.collected.get("uid-bot-1").unwrap().totals().usage["orders"], usage(1), "of its newest life");
 }
 
 #[tokio::test]

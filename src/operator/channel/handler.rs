@@ -17,7 +17,9 @@ use super::metrics::Metrics;
 use super::pace::Pace;
 use super::policies::Policies;
 use super::tokens::{self, PodIdentity, Tokens};
+use super::usage;
 use crate::cluster::SharedWorld;
+use crate::policy::Edition;
 use crate::policy::channel::{HOLD_SECONDS, Report};
 use crate::scope::ObjectName;
 
@@ -126,18 +128,13 @@ impl<C: Cluster, P: Policies> Handler<C, P> {
         let mut changed = self.policies.changed();
         let workload = self.governing(pod).await?;
         self.prove(pod, key, &workload).await?;
-        self.collected.report(&pod.uid, &pod.pod, &workload, report, Instant::now());
-        for (code, count) in &report.denials {
-            self.metrics.denied(code, *count);
-        }
+        self.collect(pod, &workload, report);
         let mut stop = self.stop.clone();
         let deadline = tokio::time::sleep(HOLD);
         tokio::pin!(deadline);
         loop {
             if let Some(note) = self.policies.note(&workload) {
-                let newer = |enforced: &crate::policy::channel::Enforced| {
-                    note.edition != enforced.edition && note.edition.may_follow(&enforced.edition)
-                };
+                let newer = |enforced: &Edition| note.edition != *enforced && note.edition.may_follow(enforced);
                 if report.enforced.as_ref().is_none_or(newer) {
                     return Ok(Answer::Policy(note.text));
                 }
@@ -148,6 +145,12 @@ impl<C: Cluster, P: Policies> Handler<C, P> {
                 () = crate::operator::tls::told(&mut stop) => return Ok(Answer::Nothing),
             }
         }
+    }
+
+    fn collect(&self, pod: &PodIdentity, workload: &ObjectName, report: &Report) {
+        let fact = self.world.read().workloads.get(workload).cloned();
+        let declared = |source: &str| fact.as_deref().is_some_and(|fact| usage::declared(fact).any(|known| known == source));
+        self.collected.report(&pod.uid, &pod.pod, workload, report, declared, Instant::now());
     }
 
     /// The AIWorkload that governs the pod.
@@ -209,9 +212,15 @@ impl<C: Cluster, P: Policies> Handler<C, P> {
         }
     }
 
-    /// Forgets the pods that are gone.
+    /// Forgets the pods that are gone, and the counts of what is not declared any more.
     pub fn sweep(&self) {
         let world = self.world.read();
+        if world.workloads.is_ready() {
+            let fact = |workload: &ObjectName| world.workloads.get(workload);
+            let declared =
+                |workload: &ObjectName, source: &str| fact(workload).is_some_and(|fact| usage::declared(fact).any(|known| known == source));
+            self.collected.retain_counts(|workload| fact(workload).is_some(), declared);
+        }
         if world.pods.is_ready() {
             let now = Instant::now();
             // Who was heard of is there, even if the watch does not know yet.

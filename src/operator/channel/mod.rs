@@ -4,7 +4,8 @@
 //! more than a share. In: connections of guards. Out: signed policies as they lie in the cluster, and what was [`Collected`]. It writes
 //! nothing but Events, and connects to no pod.
 //!
-//! `server` (TLS, limits) → `tokens` (which pod) → `handler` (which AIWorkload, which key, what is newer) → `collected`.
+//! `server` (TLS, limits) → `tokens` (which pod) → `handler` (which AIWorkload, which key, what is newer) → `collected` →
+//! `usage` (metrics).
 
 mod cluster;
 mod collected;
@@ -16,6 +17,7 @@ mod policies;
 mod server;
 mod tls;
 mod tokens;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +26,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use cluster::{ApiServer, AskError, Cluster, SeenGuard, SeenPod};
-pub use collected::{Collected, Guarded};
+pub use collected::{Collected, Guarded, Totals};
 pub use metrics::Metrics;
 pub use policies::{InCluster, Note, Policies, note_of};
+pub use usage::UsageMetrics;
 
 use super::events::Events;
 use super::{Keys, config, http};

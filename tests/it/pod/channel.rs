@@ -1,9 +1,11 @@
 //! The control channel: a real guard, and the operator's end of it in the world outside.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use remit::policy::channel::{OTHER, Usage};
 use serde_json::{Value, json};
 
 use super::{EVIL, HELP, OPERATORS, ORDERS, Outcome, World, connect, hello, in_namespace, policy};
@@ -56,7 +58,7 @@ fn goes_on(stream: &mut TcpStream) -> std::io::Result<()> {
 fn enforces(world: &World, operator: &Operator, serial: u64) {
     world.eventually("the operator hears of it", || {
         let enforced = operator.collected.get("uid-bot-1").and_then(|guarded| guarded.enforced);
-        if enforced.as_ref().is_some_and(|e| e.edition.serial == serial) { Ok(()) } else { Err(format!("{enforced:?}; {}", world.log())) }
+        if enforced.as_ref().is_some_and(|e| e.serial == serial) { Ok(()) } else { Err(format!("{enforced:?}; {}", world.log())) }
     });
 }
 
@@ -107,6 +109,73 @@ fn a_policy_over_the_channel_cuts_at_once_and_the_file_does_not_undo_it() {
         Outcome::Echo => Err(world.log()),
         _ => Ok(()),
     });
+}
+
+/// Counts arrive with the next report: when the answer before was held back for its time, or a policy came.
+#[test]
+fn what_passed_and_what_was_refused_is_reported_exactly() {
+    const LONG: usize = 300_000;
+    let operator = Operator::new(SEED);
+    let world = guarded(&operator, &with_channel(1, 10, |_| {}));
+    operator.publish(&with_channel(1, 10, |_| {}));
+    let mut running = vec![serve(&world, &operator, 0)];
+    enforces(&world, &operator, 10);
+
+    let say = hello("help.example.com");
+    for _ in 0..3 {
+        assert_eq!(world.tcp(ORDERS, 5432, b"ping"), Outcome::Echo);
+    }
+    assert_eq!(world.tcp(HELP[0], 443, &say), Outcome::Echo);
+    for _ in 0..2 {
+        assert_ne!(world.tcp(EVIL[0], 443, &hello("evil.example")), Outcome::Echo);
+    }
+    // One that goes on, and says more than any buffer holds.
+    let mut open = open(&world);
+    let mut talk = || {
+        let mut writer = open.try_clone().unwrap();
+        let writes = std::thread::spawn(move || writer.write_all(&vec![7; LONG]).unwrap());
+        open.read_exact(&mut vec![0; LONG]).unwrap();
+        writes.join().unwrap();
+    };
+    talk();
+    let counted = || operator.collected.get("uid-bot-1").map(|guarded| guarded.totals()).unwrap_or_default();
+    let usage = |connections, bytes| Usage { connections, sent: bytes, received: bytes };
+    let long = LONG as u64;
+    let expected = |orders: Usage, other: Option<Usage>| {
+        let named = [("orders".to_owned(), orders), ("help".to_owned(), usage(1, say.len() as u64))];
+        named.into_iter().chain(other.map(|other| (OTHER.to_owned(), other))).collect::<BTreeMap<_, _>>()
+    };
+    let reports =
+        |serial, orders, other| {
+            enforces(&world, &operator, serial);
+            world.eventually("the counts", || {
+                if counted().usage == expected(orders, other) { Ok(()) } else { Err(format!("{:?}", counted())) }
+            });
+        };
+    operator.publish(&with_channel(1, 20, |_| {}));
+    reports(20, usage(4, 16 + long), None);
+    assert_eq!(counted().denials, [("server_name_not_declared", 2)].into());
+    assert!(counted().would_deny.is_empty());
+
+    // While it goes on, and with another replica, which hears all of it from the beginning; the first one is lost and comes back.
+    talk();
+    drop(running.pop());
+    running.push(serve(&world, &operator, 1));
+    operator.publish(&with_channel(1, 30, |_| {}));
+    reports(30, usage(4, 16 + 2 * long), None);
+    running.push(serve(&world, &operator, 0));
+
+    // Observe lets pass, and says what would have been refused.
+    operator.publish(&with_channel(2, 40, |p| p["mode"] = json!("Observe")));
+    enforces(&world, &operator, 40);
+    let evil = hello("evil.example");
+    assert_eq!(world.tcp(EVIL[0], 443, &evil), Outcome::Echo);
+    operator.publish(&with_channel(2, 50, |p| p["mode"] = json!("Observe")));
+    reports(50, usage(4, 16 + 2 * long), Some(usage(1, evil.len() as u64)));
+    assert_eq!(counted().denials, [("server_name_not_declared", 2)].into());
+    assert_eq!(counted().would_deny, [("server_name_not_declared", 1)].into());
+    let sums = operator.collected.sums();
+    assert_eq!(sums.values().collect::<Vec<_>>(), [&counted()], "two replicas, one guard, one count");
 }
 
 #[test]
