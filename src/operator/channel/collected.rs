@@ -250,6 +250,7 @@ mod tests {
             ("repeated, as when another replica's task or a broken call says it again", &[("u", 7, 2), ("u", 7, 2), ("u", 7, 2)], 2, 2),
             ("grown", &[("u", 7, 2), ("u", 7, 5)], 5, 5),
             ("reordered", &[("u", 7, 5), ("u", 7, 2), ("u", 7, 6)], 6, 6),
+            ("late", &[("u", 7, 5), ("u", 7, 2)], 5, 5),
             ("restarted", &[("u", 7, 5), ("u", 8, 1), ("u", 8, 2)], 7, 2),
             ("the last life's report comes late", &[("u", 7, 5), ("u", 8, 1), ("u", 7, 6), ("u", 8, 2)], 8, 2),
             ("and says what it said before", &[("u", 7, 5), ("u", 8, 1), ("u", 7, 5)], 6, 1),
