@@ -34,7 +34,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::keeper::{Keeper, Offered, Source};
-use super::record::Records;
+use super::record::{Outcome, Records};
 use super::resolver::SharedResolver;
 use super::usage::Usage;
 use crate::policy::channel::{
@@ -370,8 +370,8 @@ fn report(policy: Option<&GuardPolicy>, records: &Records, usage: &Usage) -> Rep
         reads: FORMAT,
         life: usage.life(),
         enforced: policy.map(GuardPolicy::edition),
-        denials: records.totals(false),
-        would_deny: records.totals(true),
+        denials: records.totals(Outcome::Refused),
+        would_deny: records.totals(Outcome::LetThrough),
         usage: usage.totals(),
     }
 }
@@ -412,9 +412,9 @@ mod tests {
     fn a_report_says_all_since_the_start() {
         let (records, usage) = (Records::to(Box::new(io::sink())), Usage::default());
         let attempt = Attempt::Address(([203, 0, 113, 7], 443).into());
-        records.denied(Reason::NoPolicy, &attempt, None);
-        for mode in [Mode::Enforce, Mode::Observe, Mode::Observe] {
-            records.denied(Reason::Suspended, &attempt, Some(&policy(mode)));
+        records.judged(Outcome::Refused, Reason::NoPolicy, &attempt, None);
+        for outcome in [Outcome::Refused, Outcome::LetThrough, Outcome::LetThrough] {
+            records.judged(outcome, Reason::Suspended, &attempt, Some(&policy(Mode::Observe)));
         }
         usage.of("orders").sent.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
         let first = report(Some(&policy(Mode::Observe)), &records, &usage);

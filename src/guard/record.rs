@@ -18,14 +18,13 @@ const MOST_A_SECOND: u32 = 25;
 pub struct Records {
     to: Mutex<Box<dyn Write + Send>>,
     paces: Mutex<BTreeMap<(Reason, Kind), Pace>>,
-    /// By whether it was in Observe as well.
-    totals: Mutex<BTreeMap<(bool, Reason), u64>>,
+    totals: Mutex<BTreeMap<(Outcome, Reason), u64>>,
     count: AtomicU64,
     seed: u64,
 }
 
 /// What became of an attempt. Only who decided it knows: also in Observe not everything is let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Outcome {
     #[serde(rename = "denied")]
     Refused,
@@ -84,8 +83,7 @@ impl Records {
     /// `policy`: the one that it was judged by. Returns the id under which it was written down.
     pub fn judged(&self, outcome: Outcome, reason: Reason, attempted: &Attempt, policy: Option<&GuardPolicy>) -> String {
         let id = self.id();
-        let observed = policy.is_some_and(|policy| policy.mode == Mode::Observe);
-        *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry((observed, reason)).or_default() += 1;
+        *self.totals.lock().unwrap_or_else(|e| e.into_inner()).entry((outcome, reason)).or_default() += 1;
         let kind = match attempted {
             Attempt::Name(_) | Attempt::Question(_) => Kind::Names,
             Attempt::Address(_) | Attempt::Server { .. } => Kind::Connections,
@@ -107,11 +105,10 @@ impl Records {
         id
     }
 
-    /// How many denials there were since the start by the codes of their reasons, written down or not; `observed`: those of which Observe
-    /// only said so.
-    pub fn totals(&self, observed: bool) -> BTreeMap<String, u64> {
+    /// How many of them there were since the start by the codes of their reasons, written down or not.
+    pub fn totals(&self, outcome: Outcome) -> BTreeMap<String, u64> {
         let totals = self.totals.lock().unwrap_or_else(|e| e.into_inner());
-        let of = totals.iter().filter(|((in_observe, _), _)| *in_observe == observed);
+        let of = totals.iter().filter(|((found, _), _)| *found == outcome);
         of.map(|((_, reason), count)| (reason.code().to_owned(), *count)).collect()
     }
 
@@ -255,6 +252,6 @@ pub(super) mod tests {
             (&json!("denied"), &json!("address_forbidden"), &json!("d"))
         );
         assert_eq!((&without["event"], &without["workload"], &without["digest"]), (&json!("denied"), &Value::Null, &Value::Null));
-        assert_eq!(records.totals().len(), 3);
+        assert_eq!((records.totals(Outcome::Refused).len(), records.totals(Outcome::LetThrough).len()), (2, 1));
     }
 }

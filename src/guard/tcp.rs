@@ -467,6 +467,7 @@ mod tests {
             resolver: Arc::new(Resolver::new(held.clone())),
             held,
             records: Arc::new(Records::to(Box::new(log.clone()))),
+            usage: Arc::default(),
             room: Arc::new(Semaphore::new(1)),
             most: 1,
             unjudged: Semaphore::new(1),

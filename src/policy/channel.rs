@@ -51,7 +51,7 @@ pub struct Report {
     /// What was refused, by the code of the reason.
     #[serde(default)]
     pub denials: BTreeMap<String, u64>,
-    /// What Enforce would have refused: the denials while the policy was in Observe.
+    /// What Observe let through and Enforce would have refused.
     #[serde(default)]
     pub would_deny: BTreeMap<String, u64>,
     /// What passed, by the name of the data source.
