@@ -400,8 +400,10 @@ pub struct Replacing {
     pub pod: String,
     /// Its uid.
     pub uid: String,
-    /// The uid of its controller.
+    /// Its controller: kind and name, of a ReplicaSet the name of its Deployment.
     pub controller: String,
+    /// How many pods of that controller had a guard then: one more, and the next may be evicted.
+    pub guarded: i32,
     /// When its eviction was decided.
     pub since: Time,
 }

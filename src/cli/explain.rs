@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::kubectl::{ClusterArgs, KubectlError};
 use super::{Exit, Message, Outcome};
+use crate::plan;
 use crate::policy::pod::{GUARD_CONTAINER, POLICY_FILE};
 use crate::policy::{Attempt, Connect, Document, GuardPolicy, Reason, signed};
 use crate::scope::DomainName;
@@ -266,16 +267,21 @@ fn record(log: &str, id: &str) -> Option<Value> {
         .find(|record: &Value| record["requestId"] == id)
 }
 
+/// Bytes of a member of a record that are shown.
+const SHOWN: usize = 1024;
+
 fn told(pod: &str, record: &Value) -> String {
-    let text = |member: &str| record[member].as_str().unwrap_or_default().to_owned();
+    // Whatever is called like a guard writes there.
+    let text = |member: &str| plan::plain(record[member].as_str().unwrap_or_default(), SHOWN);
+    let attempted = plan::plain(&record["attempted"].to_string(), SHOWN);
     let reason = Reason::ALL.into_iter().find(|reason| reason.code() == text("reason"));
     let verb = if record["event"] == "would_deny" { "was let through by Observe; Enforce would have refused it" } else { "was refused" };
-    let mut lines = format!("{}: pod {pod}: {} {verb}: {}\n", text("workload"), record["attempted"], text("reason"));
+    let mut lines = format!("{}: pod {pod}: {attempted} {verb}: {}\n", text("workload"), text("reason"));
     if let Some(reason) = reason {
         lines += &format!("  {}\n", reason.means());
     }
-    if let Some(declare) = record["declare"].as_str() {
-        lines += &format!("  to declare it: {declare}\n");
+    if record["declare"].is_string() {
+        lines += &format!("  to declare it: {}\n", text("declare"));
     }
     if record["retryable"] == true {
         lines += "  the same may succeed later without a change of the scope\n";
@@ -411,5 +417,8 @@ mod tests {
             "support/bot: pod bot-1: {\"name\":\"evil.example.com\"} was refused: name_not_declared\n  no data source has this name\n  to declare it: dataSources: [...]\n"
         );
         assert_eq!(record(&log, "019a0f3c2d1-0000dead"), None);
+        let forged =
+            super::told("x", &json!({"workload": "a\u{1b}[2Jb", "reason": "\u{202e}r", "attempted": "\u{9b}1m", "declare": "\n\r"}));
+        assert!(forged.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{forged:?}");
     }
 }

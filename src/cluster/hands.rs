@@ -3,7 +3,7 @@
 //! Before each write the caller's gate is asked (does this process still hold the lease?); each write has a deadline, shorter than what the
 //! gate promises, so that no write of a former leader arrives late. Each is counted. Answers go into the [`World`](super::world::World) at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub const STATUS_MANAGER: &str = "remit-status";
 pub const FINALIZER_MANAGER: &str = "remit-finalizer";
 /// Field manager of an exception's end.
 pub const BREAK_GLASS_MANAGER: &str = "remit-break-glass";
+
+/// Objects of a page.
+const FEW: u32 = 10;
 
 /// What the storage behind the API server says of an object that it cannot take.
 const TOO_LARGE: [&str; 2] = ["request is too large", "message larger than max"];
@@ -116,6 +119,10 @@ impl RequestError {
 
     fn is_bad_request(&self) -> bool {
         self.status().is_some_and(|s| s.code == 400)
+    }
+
+    pub fn is_too_many(&self) -> bool {
+        self.status().is_some_and(|s| s.code == 429)
     }
 
     pub fn is_forbidden(&self) -> bool {
@@ -261,14 +268,23 @@ impl Hands {
         }
     }
 
-    /// The pods that this selects.
-    pub async fn pods(&self, namespace: &str, selector: &crate::scope::Selector) -> Answer<Vec<Pod>> {
+    /// The pods that this selects, each as far as it is kept.
+    pub async fn pods(&self, namespace: &str, selector: &crate::scope::Selector, kept: impl Fn(Pod) -> Pod) -> Answer<Vec<Pod>> {
         // A selector that cannot be said is asked for here instead.
         let said = Selector::try_from(crate::plan::label_selector(selector)).unwrap_or_default();
         let pods: Api<Pod> = Api::namespaced(self.clients.own.clone(), namespace);
-        let listed = self.within(pods.list(&ListParams::default().labels_from(&said))).await?.items;
-        let labels = |pod: &Pod| pod.metadata.labels.clone().unwrap_or_default();
-        Ok(listed.into_iter().filter(|pod| selector.matches(&labels(pod))).collect())
+        // Anybody's objects, of any size: few at once.
+        let (mut all, mut page) = (Vec::new(), ListParams::default().labels_from(&said).limit(FEW));
+        let matches =
+            |pod: &Pod| pod.metadata.labels.as_ref().map_or_else(|| selector.matches(&BTreeMap::new()), |labels| selector.matches(labels));
+        loop {
+            let listed = self.within(pods.list(&page)).await?;
+            all.extend(listed.items.into_iter().filter(matches).map(&kept));
+            match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => page = page.continue_token(&token),
+                None => return Ok(all),
+            }
+        }
     }
 
     /// Asks for this very pod's eviction; that it is gone already is no error.

@@ -50,7 +50,7 @@ pub fn watches(clients: &Clients, world: &SharedWorld, notify: &Notify) -> Vec<B
     ];
     if world.read().settings.channel.is_some() {
         // Their guards are asked after; where there are none, nobody asks.
-        let alive = config().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let alive = few().fields("status.phase!=Succeeded,status.phase!=Failed");
         let pods = Api::<PartialObjectMeta<Pod>>::all(client.clone());
         all.push(follow(world, notify, pods, alive, facts::pod, World::on_pod));
     } else {

@@ -36,7 +36,7 @@ pub async fn step(r: &Reconciler, workload: &WorkloadFact, guards: &Guards) -> O
         return None;
     }
     let scope = workload.scope.as_ref().ok()?;
-    match r.hands.pods(&scope.workload.namespace, &scope.selector).await {
+    match r.hands.pods(&scope.workload.namespace, &scope.selector, replace::kept).await {
         Ok(pods) => {
             let enforced = workload.object.status.as_ref().and_then(|status| status.enforced_since.as_ref()).map(|since| since.0);
             Some(replace::next(&pods, last(workload), enforced, Timestamp::now()))
@@ -107,7 +107,10 @@ fn refused(error: &RequestError, pod: &str, workload: &ObjectName, account: &Obj
             workload.namespace, account.namespace, account.name
         );
     }
-    format!("they are replaced one by one (unguardedPods: Evict); {pod} cannot be evicted yet: {}", error.message())
+    // Foreign words may differ each time, and each status that differs is written; those of a budget do not.
+    let why = if error.is_too_many() { error.message() } else { "the API server refused (the operator's log says how)".to_owned() };
+    tracing::warn!(workload = %workload, pod, error = error.message(), "could not evict a pod");
+    format!("they are replaced one by one (unguardedPods: Evict); {pod} cannot be evicted yet: {why}")
 }
 
 fn reference(of: &ObjectName, uid: &str) -> ObjectReference {

@@ -129,11 +129,14 @@ pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>)
 fn enforced_since(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Timestamp) -> Option<Time> {
     match &outcome.standing {
         Standing::Enforce(_) => current.and_then(|current| current.enforced_since.clone()).or_else(|| {
-            let begun = outcome.created.filter(|_| outcome.generation == Some(1)).unwrap_or(now);
+            // Pods say whole seconds: one that was made within this second was perhaps made before.
+            let after = || Timestamp::from_second(now.as_second().saturating_add(1)).unwrap_or(now);
+            let begun = outcome.created.filter(|_| outcome.generation == Some(1) && current.is_none()).unwrap_or_else(after);
             Some(Time(whole_seconds(begun)))
         }),
-        Standing::Observe(_) => None,
-        Standing::Invalid(_) | Standing::NotEnrolled | Standing::Conflict { older: _ } => current.and_then(|c| c.enforced_since.clone()),
+        // Nobody judges then.
+        Standing::Observe(_) | Standing::NotEnrolled => None,
+        Standing::Invalid(_) | Standing::Conflict { older: _ } => current.and_then(|c| c.enforced_since.clone()),
     }
 }
 
@@ -326,7 +329,8 @@ mod tests {
             status(&outcome, current.as_ref(), at(100)).enforced_since.map(|since| since.0.as_second())
         };
         assert_eq!(since(Standing::Enforce(&scope), 1, None), Some(10), "made so");
-        assert_eq!(since(Standing::Enforce(&scope), 2, None), Some(100), "changed to it");
+        assert_eq!(since(Standing::Enforce(&scope), 2, None), Some(101), "changed to it");
+        assert_eq!(since(Standing::NotEnrolled, 1, Some(50)), None, "where nothing is enrolled nothing is refused");
         assert_eq!(since(Standing::Enforce(&scope), 3, Some(50)), Some(50), "and stays");
         assert_eq!(since(Standing::Invalid(&[]), 3, Some(50)), Some(50), "also while it is not valid");
         assert_eq!(since(Standing::Observe(&scope), 3, Some(50)), None, "in Observe nothing is refused");

@@ -4,8 +4,8 @@
 //! not work under the scope, one pod is lost and the others stay. In: the pods that the AIWorkload selects, and the one that was evicted
 //! last. Out: a step. Pure. That a PodDisruptionBudget holds is the API server's part.
 
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::Replacing;
@@ -14,6 +14,9 @@ use crate::policy::pod::GUARD_CONTAINER;
 /// Whose pods are made anew when one is evicted. (A Job counts it as a failure.)
 const REPLACING: [(&str, &str); 4] =
     [("apps/v1", "ReplicaSet"), ("apps/v1", "StatefulSet"), ("apps/v1", "DaemonSet"), ("v1", "ReplicationController")];
+
+/// By this label a Deployment tells its ReplicaSets apart, whose names end in it.
+const TEMPLATE_HASH: &str = "pod-template-hash";
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,33 +45,66 @@ pub fn next(pods: &[Pod], last: Option<&Replacing>, enforced: Option<Timestamp>,
     let judged = |pod: &Pod| created(pod) >= enforced;
     let (guarded, without): (Vec<&Pod>, Vec<&Pod>) = running().partition(|pod| has_guard(pod) && judged(pod));
     let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
-    let mut candidates: Vec<(&Pod, &OwnerReference)> =
+    let mut candidates: Vec<(&Pod, String)> =
         without.iter().copied().filter(stays).filter_map(|pod| Some((pod, replaced_by(pod)?))).collect();
     candidates.sort_by_key(|(pod, _)| (created(pod), name(pod)));
-    let Some((oldest, _)) = candidates.first() else {
+    let Some((oldest, controller)) = candidates.first() else {
         let left = without.iter().copied().filter(stays).map(name).collect();
         return Step::Done { left };
     };
-    if let Some(starting) = guarded.iter().copied().filter(stays).find(|pod| !is_ready(pod)) {
+    // Of those that come in place of others: what else is not ready is its author's affair.
+    let comes = |pod: &&Pod| {
+        replaced_by(pod).is_some_and(|of| candidates.iter().any(|(_, one)| *one == of) || last.is_some_and(|last| last.controller == of))
+    };
+    if let Some(starting) = guarded.iter().copied().filter(stays).filter(comes).find(|pod| !is_ready(pod)) {
         return Step::Wait { pod: name(starting), until: Until::Ready };
     }
     if let Some(going) = without.iter().copied().find(|pod| !stays(pod)) {
         return Step::Wait { pod: name(going), until: Until::Gone };
     }
+    let guarded_of =
+        |controller: &str| guarded.iter().copied().filter(stays).filter(|pod| replaced_by(pod).as_deref() == Some(controller)).count();
     // What was remembered and then not evicted (a budget forbade it, or the operator ended in between) is asked for again.
     let again = |last: &Replacing| candidates.iter().any(|(pod, _)| pod.metadata.uid.as_ref() == Some(&last.uid));
     match last {
         Some(last) if again(last) => Step::Evict(last.clone()),
-        Some(last) if !guarded.iter().any(|pod| stands_in(pod, last)) => Step::Wait { pod: last.pod.clone(), until: Until::Replaced },
-        _ => {
-            let controller = replaced_by(oldest).map(|owner| owner.uid.clone()).unwrap_or_default();
-            Step::Evict(Replacing {
-                pod: name(oldest),
-                uid: oldest.metadata.uid.clone().unwrap_or_default(),
-                controller,
-                since: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
-            })
+        Some(last) if guarded_of(&last.controller) <= usize::try_from(last.guarded).unwrap_or(0) => {
+            Step::Wait { pod: last.pod.clone(), until: Until::Replaced }
         }
+        _ => Step::Evict(Replacing {
+            pod: name(oldest),
+            uid: oldest.metadata.uid.clone().unwrap_or_default(),
+            controller: controller.clone(),
+            guarded: i32::try_from(guarded_of(controller)).unwrap_or(i32::MAX),
+            since: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+        }),
+    }
+}
+
+/// What is read of a pod here. The rest may be as long as its author made it.
+pub fn kept(pod: Pod) -> Pod {
+    let has_guard = has_guard(&pod);
+    let Pod { metadata, spec: _, status } = pod;
+    let hash = metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH)).filter(|hash| hash.len() <= 63).cloned();
+    let owners = metadata.owner_references.into_iter().flatten().filter(|owner| owner.controller == Some(true));
+    let ready = |condition: &PodCondition| condition.type_ == "Ready";
+    let guard = Container { name: GUARD_CONTAINER.to_owned(), ..Container::default() };
+    Pod {
+        metadata: ObjectMeta {
+            name: metadata.name,
+            uid: metadata.uid,
+            creation_timestamp: metadata.creation_timestamp,
+            deletion_timestamp: metadata.deletion_timestamp,
+            owner_references: Some(owners.collect()),
+            labels: hash.map(|hash| [(TEMPLATE_HASH.to_owned(), hash)].into()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec { init_containers: has_guard.then(|| vec![guard]), ..PodSpec::default() }),
+        status: status.map(|status| PodStatus {
+            phase: status.phase,
+            conditions: Some(status.conditions.into_iter().flatten().filter(ready).collect()),
+            ..PodStatus::default()
+        }),
     }
 }
 
@@ -110,12 +146,13 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
-}
-
-fn replaced_by(pod: &Pod) -> Option<&OwnerReference> {
-    controller(pod).filter(|owner| REPLACING.contains(&(owner.api_version.as_str(), owner.kind.as_str())))
+/// Who would make it anew: kind and name. A Deployment makes another ReplicaSet when its template changes, so that counts as one.
+fn replaced_by(pod: &Pod) -> Option<String> {
+    let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    let OwnerReference { api_version, kind, name, .. } = controller;
+    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_HASH));
+    let of = hash.and_then(|hash| name.strip_suffix(hash.as_str())?.strip_suffix('-')).unwrap_or(name);
+    REPLACING.contains(&(api_version.as_str(), kind.as_str())).then(|| format!("{kind} {of}"))
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
@@ -124,12 +161,6 @@ fn created(pod: &Pod) -> Option<Timestamp> {
 
 fn name(pod: &Pod) -> String {
     pod.metadata.name.clone().unwrap_or_default()
-}
-
-/// Whether this pod with a guard is ready and was made in place of the evicted one.
-fn stands_in(pod: &Pod, evicted: &Replacing) -> bool {
-    let same = controller(pod).is_some_and(|owner| owner.uid == evicted.controller);
-    same && is_ready(pod) && created(pod).is_some_and(|made| made >= evicted.since.0)
 }
 
 #[cfg(test)]
@@ -150,7 +181,7 @@ mod tests {
         let owners = if kind == "-" {
             json!([])
         } else {
-            json!([{"apiVersion": version, "kind": kind, "name": "x", "uid": uid, "controller": true}])
+            json!([{"apiVersion": version, "kind": kind, "name": uid, "uid": "u", "controller": true}])
         };
         let init: Vec<Value> = if guard == "guarded" { vec![json!({"name": GUARD_CONTAINER})] } else { vec![] };
         let mut pod = json!({
@@ -159,59 +190,72 @@ mod tests {
             "status": {"phase": if state == "ended" { "Failed" } else { "Running" },
                 "conditions": [{"type": "Ready", "status": if state == "ready" { "True" } else { "False" }}]},
         });
+        // Of a Deployment: `ReplicaSet/bot-HASH`.
+        if let Some((_, hash)) = uid.split_once('-') {
+            pod["metadata"]["labels"] = json!({TEMPLATE_HASH: hash});
+        }
         if state == "going" {
             pod["metadata"]["deletionTimestamp"] = json!(at(0).to_string());
         }
         serde_json::from_value(pod).unwrap()
     }
 
-    fn evicted(name: &str, controller: &str, second: i64) -> Replacing {
-        Replacing { pod: name.into(), uid: format!("u-{name}"), controller: controller.into(), since: Time(at(second)) }
+    fn evicted(name: &str, controller: &str, guarded: i32) -> Replacing {
+        Replacing { pod: name.into(), uid: format!("u-{name}"), controller: controller.into(), guarded, since: Time(at(100)) }
     }
 
     #[test]
     fn one_after_another() {
         let wait = |pod: &str, until| Step::Wait { pod: pod.into(), until };
         let done = |left: &[&str]| Step::Done { left: left.iter().map(|s| s.to_string()).collect() };
-        let first = |name, controller| Step::Evict(evicted(name, controller, 100));
-        let was = |name, second| Some(evicted(name, "rs", second));
+        let first = |name, controller, guarded| Step::Evict(evicted(name, controller, guarded));
+        let was = |name, guarded| Some(evicted(name, "ReplicaSet rs", guarded));
         let (a, b) = ("a old ready 1 ReplicaSet/rs", "b old ready 2 ReplicaSet/rs");
+        let n = "n guarded ready 51 ReplicaSet/rs";
         let table: Vec<(&str, Vec<&str>, Option<Replacing>, Step)> = vec![
             ("nothing", vec![], None, done(&[])),
             ("all have one", vec!["n guarded starting 9 ReplicaSet/rs"], None, done(&[])),
-            ("the oldest", vec![b, a], None, first("a", "rs")),
-            ("the first of equals", vec!["d old ready 1 DaemonSet/d", "c old ready 1 StatefulSet/s"], None, first("c", "s")),
-            ("whatever its state", vec!["a old starting 1 ReplicaSet/rs"], None, first("a", "rs")),
-            ("what ended is passed over", vec!["a old ended 1 ReplicaSet/rs", b], None, first("b", "rs")),
+            ("the oldest", vec![b, a], None, first("a", "ReplicaSet rs", 0)),
+            ("and what is there is counted", vec![b, n, a], None, first("a", "ReplicaSet rs", 1)),
+            ("the first of equals", vec!["d old ready 1 DaemonSet/d", "c old ready 1 StatefulSet/s"], None, first("c", "StatefulSet s", 0)),
+            ("whatever its state", vec!["a old starting 1 ReplicaSet/rs"], None, first("a", "ReplicaSet rs", 0)),
+            ("what ended is passed over", vec!["a old ended 1 ReplicaSet/rs", b], None, first("b", "ReplicaSet rs", 0)),
             (
                 "nobody would replace them",
                 vec!["bare old ready 1 -", "j old ready 1 Job/j", "x old ready 1 Sandbox/x"],
                 None,
                 done(&["bare", "j", "x"]),
             ),
-            ("some can be", vec!["bare old ready 1 -", b], None, first("b", "rs")),
-            ("a guard older than Enforce", vec!["o guarded ready 0 ReplicaSet/rs", b], None, first("o", "rs")),
-            ("a guard starts", vec![a, "n guarded starting 9 ReplicaSet/other"], None, wait("n", Until::Ready)),
-            ("a guard goes", vec![a, "n guarded going 9 ReplicaSet/rs"], None, first("a", "rs")),
-            ("one goes", vec!["a old going 1 ReplicaSet/rs", b], was("a", 50), wait("a", Until::Gone)),
-            ("somebody deletes one", vec!["a old going 1 ReplicaSet/rs", b], None, wait("a", Until::Gone)),
-            ("gone, and nothing came", vec![b], was("a", 50), wait("a", Until::Replaced)),
-            ("what came is older", vec![b, "n guarded ready 49 ReplicaSet/rs"], was("a", 50), wait("a", Until::Replaced)),
-            ("of another controller", vec![b, "n guarded ready 51 ReplicaSet/other"], was("a", 50), wait("a", Until::Replaced)),
-            ("without a guard", vec![b, "n old ready 51 ReplicaSet/rs"], was("a", 50), wait("a", Until::Replaced)),
-            ("starting", vec![b, "n guarded starting 51 ReplicaSet/rs"], was("a", 50), wait("n", Until::Ready)),
-            ("in the same second", vec![b, "n guarded ready 50 ReplicaSet/rs"], was("a", 50), first("b", "rs")),
+            ("some can be", vec!["bare old ready 1 -", b], None, first("b", "ReplicaSet rs", 0)),
+            ("a guard older than Enforce", vec!["o guarded ready 0 ReplicaSet/rs", b], None, first("o", "ReplicaSet rs", 0)),
+            ("a guard starts", vec![a, "n guarded starting 9 ReplicaSet/rs"], None, wait("n", Until::Ready)),
             (
-                "and another's starts again",
-                vec![b, "n guarded ready 51 ReplicaSet/rs", "m guarded starting 1 ReplicaSet/q"],
-                was("a", 50),
-                wait("m", Until::Ready),
+                "one that stands for nobody",
+                vec![a, "n guarded starting 9 -", "m guarded starting 9 ReplicaSet/other"],
+                None,
+                first("a", "ReplicaSet rs", 0),
             ),
-            ("remembered and not evicted", vec![a, b], was("b", 50), Step::Evict(evicted("b", "rs", 50))),
-            ("the last", vec!["n guarded ready 51 ReplicaSet/rs"], was("a", 50), done(&[])),
+            ("a guard goes", vec![a, "n guarded going 9 ReplicaSet/rs"], None, first("a", "ReplicaSet rs", 0)),
+            ("one goes", vec!["a old going 1 ReplicaSet/rs", b], was("a", 0), wait("a", Until::Gone)),
+            ("somebody deletes one", vec!["a old going 1 ReplicaSet/rs", b], None, wait("a", Until::Gone)),
+            ("gone, and nothing came", vec![b], was("a", 0), wait("a", Until::Replaced)),
+            ("no more than there were", vec![b, n], was("a", 1), wait("a", Until::Replaced)),
+            ("of another controller", vec![b, "n guarded ready 51 ReplicaSet/other"], was("a", 0), wait("a", Until::Replaced)),
+            ("without a guard", vec![b, "n old ready 51 ReplicaSet/rs"], was("a", 0), wait("a", Until::Replaced)),
+            ("starting", vec![b, "n guarded starting 51 ReplicaSet/rs"], was("a", 0), wait("n", Until::Ready)),
+            ("it came", vec![b, n], was("a", 0), first("b", "ReplicaSet rs", 1)),
+            (
+                "from another template",
+                vec!["b old ready 2 ReplicaSet/rs-1", "n guarded ready 51 ReplicaSet/rs-2"],
+                was("a", 0),
+                first("b", "ReplicaSet rs", 1),
+            ),
+            ("the last of its controller, and nothing came", vec!["c old ready 1 StatefulSet/s"], was("a", 0), wait("a", Until::Replaced)),
+            ("remembered and not evicted", vec![a, b], was("b", 0), Step::Evict(evicted("b", "ReplicaSet rs", 0))),
+            ("the last", vec![n], was("a", 0), done(&[])),
         ];
         for (what, pods, last, expected) in table {
-            let pods: Vec<Pod> = pods.into_iter().map(pod).collect();
+            let pods: Vec<Pod> = pods.into_iter().map(pod).map(kept).collect();
             let step = next(&pods, last.as_ref(), Some(at(1)), at(100));
             assert_eq!(step, expected, "{what}");
             assert!(!step.words().is_empty());

@@ -7,8 +7,8 @@ impl Review {
     pub(super) fn evicting(&mut self, old: Option<&AIWorkload>, new: &AIWorkload, circumstances: Circumstances<'_>) {
         let Circumstances { author, user: _, now: _, ceilings: _, enrolled: _ } = circumstances;
         let wanted = |workload: &AIWorkload| workload.spec.unguarded_pods == UnguardedPods::Evict;
-        // Another selector means other pods. Who applies on behalf of others holds every right: the operator's own binds there.
-        let asked_before = old.is_some_and(|old| wanted(old) && old.spec.selector == new.spec.selector);
+        // Another selector means other pods, another mode means all of them. Who applies on behalf of others holds every right: the operator's own binds there.
+        let asked_before = old.is_some_and(|old| wanted(old) && old.spec.selector == new.spec.selector && old.spec.mode == new.spec.mode);
         if wanted(new) && !asked_before && author != Author::Applier {
             self.checks.push(Check { path: "unguardedPods".to_owned(), rule: Rule::Evict, question: Question::evict(new) });
         }
@@ -30,6 +30,7 @@ mod tests {
         let (keep, evict) = (of(json!({})), of(json!({"unguardedPods": "Evict"})));
         let wider = of(json!({"unguardedPods": "Evict", "selector": {"matchLabels": {"tier": "ai"}}}));
         let suspended = of(json!({"unguardedPods": "Evict", "suspend": true}));
+        let observed = of(json!({"unguardedPods": "Evict", "mode": "Observe"}));
         let update = |old, new| Change::Update { old, new };
         for (what, change, asked) in [
             ("made", Change::Create(&evict), true),
@@ -37,6 +38,7 @@ mod tests {
             ("asked for", update(&keep, &evict), true),
             ("taken back", update(&evict, &keep), false),
             ("of other pods", update(&evict, &wider), true),
+            ("of those that were not judged", update(&observed, &evict), true),
             ("something else changes", update(&evict, &suspended), false),
         ] {
             for (author, asked) in [(Author::Person, asked), (Author::Controller, asked), (Author::Applier, false)] {
