@@ -14,7 +14,7 @@ use super::kubectl::{ClusterArgs, KubectlError};
 use super::{Exit, Message, Outcome};
 use crate::plan;
 use crate::policy::pod::{GUARD_CONTAINER, POLICY_FILE};
-use crate::policy::{Attempt, Connect, Document, GuardPolicy, Reason, signed};
+use crate::policy::{Arrived, Attempt, Connect, Document, GuardPolicy, Reason, signed};
 use crate::scope::DomainName;
 
 /// What was typed.
@@ -179,13 +179,14 @@ fn judged(policy: &GuardPolicy, destination: &Destination, names: Option<&[Domai
     match destination {
         Destination::Name(name, port) => by_name(policy, &of, name, *port),
         Destination::Address(address) => {
-            let (reason, refused) = match policy.connect(*address, names.unwrap_or_default()) {
+            let (reason, refused) = match policy.connect(Arrived::At { to: *address, names: names.unwrap_or_default() }, None) {
                 Connect::Permitted(permit) => match permit.observed() {
                     None => return (format!("{of}: {address} is let through: data source {}\n", permit.source()), false),
                     Some(reason) => (reason, false),
                 },
                 Connect::Denied(reason) => (reason, true),
-                Connect::ReadHello => {
+                Connect::Http(_) => return (format!("{of}: {address} is reached, and each request is judged\n"), false),
+                Connect::ReadFirst => {
                     let hosts: Vec<String> = policy.hosts_on(address.port()).map(ToString::to_string).collect();
                     let only = format!("only over TLS to {}, wherever the guard finds that", hosts.join(" or "));
                     let lines = if policy.observes() {

@@ -28,7 +28,7 @@ use super::resolver::SharedResolver;
 use super::usage::{Slot, Usage};
 use super::{GuardError, Held, original_destination};
 use crate::policy::pod::TCP_PORT;
-use crate::policy::{Attempt, Connect, GuardPolicy, Permit, Reason, Upstream};
+use crate::policy::{Arrived, Attempt, Connect, First, GuardPolicy, Permit, Reason, Upstream};
 use crate::wire::tls::Hello;
 
 pub const MOST: u32 = 4_096;
@@ -233,30 +233,28 @@ impl Gate {
         hello: &mut Vec<u8>,
         attempt: &mut Attempt,
     ) -> Result<(Permit, Arc<GuardPolicy>), Denied> {
-        let mut server = None;
+        let mut first = None;
         loop {
             let policy = self.policy()?;
             let names = self.resolver.names_of(&policy, to.ip()).await;
             if !Arc::ptr_eq(&policy, &self.policy()?) {
                 continue;
             }
-            let verdict = match (policy.connect(to, &names.found), &server) {
-                (Connect::ReadHello, Some(server)) => policy.hello(to, Result::clone(server)),
-                (verdict, _) => verdict,
-            };
-            match verdict {
+            let arrived = Arrived::At { to, names: &names.found };
+            match policy.connect(arrived, first.as_ref()) {
                 Connect::Permitted(permit) => return Ok((permit, policy)),
                 // Perhaps it leads to a Service that DNS did not answer for.
                 Connect::Denied(Reason::DestinationNotDeclared) if !names.complete => {
                     return Err(Denied::by(policy, Reason::ResolutionFailed));
                 }
                 Connect::Denied(reason) => return Err(Denied::by(policy, reason)),
-                Connect::ReadHello => {
+                Connect::Http(_) => return Err(Denied::by(policy, Reason::DestinationNotDeclared)),
+                Connect::ReadFirst => {
                     let read = timeout(HELLO, read_hello(client, hello)).await.unwrap_or(Err(Reason::TooSlow));
                     if let Ok(name) = &read {
                         *attempt = Attempt::Server { name: name.clone(), port: to.port() };
                     }
-                    server = Some(read);
+                    first = Some(First::Hello(read));
                 }
             }
         }
@@ -279,7 +277,7 @@ impl Gate {
         let policy = self.policy()?;
         let addresses: Vec<SocketAddr> = match permit.upstream() {
             Upstream::Service { name: _, address } | Upstream::Kubernetes(address) | Upstream::Anywhere(address) => vec![*address],
-            Upstream::Host { name, port } => {
+            Upstream::Named { name, port } => {
                 let found = match self.resolver.resolve(&policy, name).await {
                     Ok(found) => found,
                     Err(reason) => return Err(Denied::by(policy, reason)),

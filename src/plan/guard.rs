@@ -51,7 +51,7 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
             scope::Target::Service { service, port } => to_service(scope, service, *port, ceilings, facts),
             // The outside cannot be told from a pod: the network layer says so.
             scope::Target::Host { .. } if facts.ranges.pods.is_empty() => None,
-            scope::Target::Host { host, port } => host.parse().ok().map(|name| Target::Host { name, port: *port }),
+            scope::Target::Host { host, port } => host.parse().ok().map(|name| Target::Host { name, port: *port, http: None }),
             scope::Target::Kubernetes(_) => {
                 let addresses = facts.api_server.iter().chain(&facts.api_service).map(|(address, port)| socket(*address, *port));
                 Some(Target::Kubernetes { addresses: addresses.collect() })
@@ -72,7 +72,7 @@ fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, d
     let dns: BTreeSet<SocketAddr> =
         dns.iter().flat_map(|dns| &dns.addresses).chain(dns_addresses).map(|address| socket(*address, DNS_PORT)).collect();
     let channel = channel.as_ref().and_then(|channel| Some(Channel { name: channel.name(domain)?, port: channel.port }));
-    Document {
+    let mut document = Document {
         format: FORMAT,
         workload: WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: origin.uid.clone() },
         generation: origin.generation,
@@ -86,10 +86,15 @@ fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, d
             dns: dns.into_iter().collect(),
             services: scope::Ranges::new(ranges.pods.iter().chain(&ranges.services).copied()).blocks().to_vec(),
             own: facts.own_ranges().blocks().to_vec(),
+            roots: None,
+            proxy: None,
         },
         channel,
         destinations,
-    }
+    };
+    // Guards of before go on reading what they can hold.
+    document.format = document.oldest_format();
+    document
 }
 
 /// It has no owner, like the NetworkPolicy: a foreground deletion would remove it while its pods run.
@@ -124,7 +129,7 @@ fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceiling
     }
     all.extend(allowed.iter().map(SocketAddr::port));
     let elsewhere = scope::Ranges::new(allowed.iter().map(|endpoint| IpNet::from(endpoint.ip()))).blocks().to_vec();
-    Some(Target::Service { name: service.name.clone(), namespace: service.namespace.clone(), ports: all, addresses: elsewhere })
+    Some(Target::Service { name: service.name.clone(), namespace: service.namespace.clone(), ports: all, addresses: elsewhere, http: None })
 }
 
 fn socket(address: IpAddr, port: u16) -> SocketAddr {
@@ -156,11 +161,11 @@ mod tests {
         let mut all = Vec::new();
         for Destination { source: _, target } in &document.destinations {
             match target {
-                Target::Service { name, namespace, ports, addresses } => {
+                Target::Service { name, namespace, ports, addresses, http: _ } => {
                     all.extend(ports.iter().map(|port| format!("{name}.{namespace}:{port}")));
                     all.extend(addresses.iter().map(|address| format!("{name}.{namespace} at {address}")));
                 }
-                Target::Host { name, port } => all.push(format!("{name}:{port}")),
+                Target::Host { name, port, http: _ } => all.push(format!("{name}:{port}")),
                 Target::Kubernetes { addresses } => all.extend(addresses.iter().map(|address| format!("api server {address}"))),
             }
         }

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use super::document::{DeclaredService, GuardPolicy, Mode};
+use super::document::{Base, Declared, DeclaredService, GuardPolicy, Mode};
+use super::http::{Http, Inspect, Of, Request, Scheme};
 use super::reason::Reason;
-use crate::scope::DomainName;
+use crate::scope::{Authority, DomainName, Host};
 
 /// Leave to reach one destination. Made by [`GuardPolicy`] only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     upstream: Upstream,
-    source: String,
+    leg: Leg,
+    source: Arc<str>,
     observed: Option<Reason>,
+    /// As who is asked, for what came by a base URL.
+    authority: Option<Authority>,
 }
 
-/// Where a permitted connection goes.
+/// Where what is permitted goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Upstream {
     /// To this address of a declared Service.
@@ -24,8 +29,8 @@ pub enum Upstream {
         address: SocketAddr,
     },
     Kubernetes(SocketAddr),
-    /// Where the guard itself finds the host to be.
-    Host {
+    /// Where the guard itself finds the name to be: a host, or a Service that a base URL leads to.
+    Named {
         name: DomainName,
         port: u16,
     },
@@ -33,9 +38,21 @@ pub enum Upstream {
     Anywhere(SocketAddr),
 }
 
+/// What is spoken with the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Bytes, as they come.
+    Bytes,
+    Http(Scheme),
+}
+
 impl Permit {
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    pub fn leg(&self) -> Leg {
+        self.leg
     }
 
     /// The data source that declares it; empty when it is let through by Observe alone.
@@ -46,6 +63,62 @@ impl Permit {
     /// Why Enforce would have refused it.
     pub fn observed(&self) -> Option<Reason> {
         self.observed
+    }
+
+    /// As who the upstream is asked, where the client did not say it.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    /// Of this permit's making; for the same destination by other words.
+    fn bytes(upstream: Upstream, source: Arc<str>) -> Self {
+        Self { upstream, leg: Leg::Bytes, source, observed: None, authority: None }
+    }
+}
+
+/// How a connection came, with what that tells of where it is to go.
+#[derive(Clone, Copy, Debug)]
+pub enum Arrived<'a> {
+    /// Redirected, on its way to this address. `names`: what the guard itself resolved to it, of late.
+    At { to: SocketAddr, names: &'a [DomainName] },
+    /// The client asked the guard itself for a connection to this host.
+    For { name: &'a DomainName, port: u16 },
+}
+
+/// What a connection begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum First {
+    /// TLS: the server that the client names, or why there is none.
+    Hello(Result<DomainName, Reason>),
+    Other,
+}
+
+/// Whom the requests of a connection may be for, before the first was read. [`GuardPolicy::request`] judges each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    of: Candidates,
+    scheme: Scheme,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Candidates {
+    /// Services that this address is known by.
+    Services { to: SocketAddr, names: Vec<DomainName> },
+    /// Hosts on this port. `to`: where the client wanted to go.
+    Hosts { to: SocketAddr },
+    /// This host: it was named before.
+    Host { name: DomainName, port: u16 },
+    /// Whatever has a base URL, and hosts: at the guard's own port.
+    Own,
+}
+
+impl Site {
+    /// At the guard's own port.
+    pub const OWN: Self = Self { of: Candidates::Own, scheme: Scheme::Http };
+
+    /// What the client speaks; with [`Scheme::Https`] the guard ends the client's TLS.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 }
 
@@ -71,12 +144,14 @@ pub enum Lookup {
     Refuse(Reason),
 }
 
-/// What becomes of a connection, as far as its address tells.
+/// What becomes of a connection, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Connect {
     Permitted(Permit),
-    /// Hosts are told apart by what the client says first.
-    ReadHello,
+    /// Its requests are judged one by one.
+    Http(Site),
+    /// Destinations are told apart by what the client says first.
+    ReadFirst,
     Denied(Reason),
 }
 
@@ -114,9 +189,15 @@ impl GuardPolicy {
         if allowed.is_empty() && !found.is_empty() { Err(Reason::ResolvesToForbiddenAddress) } else { Ok(allowed) }
     }
 
-    /// A connection begins. `names`: what the guard itself resolved to this address, of late.
-    pub fn connect<'a>(&self, to: SocketAddr, names: impl IntoIterator<Item = &'a DomainName>) -> Connect {
-        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    /// A connection begins. `first`: what was read of it, after [`Connect::ReadFirst`].
+    pub fn connect(&self, arrived: Arrived<'_>, first: Option<&First>) -> Connect {
+        match arrived {
+            Arrived::At { to, names } => self.redirected(SocketAddr::new(to.ip().to_canonical(), to.port()), names, first),
+            Arrived::For { name, port } => self.asked(name, port, first),
+        }
+    }
+
+    fn redirected(&self, to: SocketAddr, names: &[DomainName], first: Option<&First>) -> Connect {
         if self.suspended {
             return self.refuse(to, Reason::Suspended);
         }
@@ -125,19 +206,35 @@ impl GuardPolicy {
             return Connect::Denied(Reason::AddressForbidden);
         }
         if let Some(source) = self.api_server.get(&to) {
-            return permit(Upstream::Kubernetes(to), source);
+            return Connect::Permitted(Permit::bytes(Upstream::Kubernetes(to), source.as_str().into()));
         }
         let mut other_port = false;
+        let mut judged = Vec::new();
         for name in names {
             let Some(service) = self.service_of(name).filter(|service| self.may_be_at(service, to.ip())) else { continue };
-            match service.ports.get(&to.port()) {
-                Some(source) => return permit(Upstream::Service { name: name.clone(), address: to }, source),
-                None => other_port = true,
+            let Some(declared) = service.ports.get(&to.port()) else {
+                other_port = true;
+                continue;
+            };
+            if let Some(Declared { source, http: _ }) = declared.iter().find(|declared| declared.http.is_none()) {
+                return Connect::Permitted(Permit::bytes(Upstream::Service { name: name.clone(), address: to }, source.clone()));
             }
+            judged.extend(declared.iter().filter_map(|declared| Some((name, declared.http.as_ref()?))));
+        }
+        if !judged.is_empty() {
+            return self.requests_to(to, &judged, first);
         }
         if self.own.is_outside(to.ip()) {
-            if self.hosts.values().any(|ports| ports.contains_key(&to.port())) {
-                return Connect::ReadHello;
+            let mut on_port = self.hosts.values().filter_map(|ports| ports.get(&to.port())).flatten().peekable();
+            if on_port.peek().is_some() {
+                let plain = on_port.any(|declared| declared.http.as_ref().is_some_and(|http| http.scheme == Scheme::Http));
+                return match first {
+                    None => Connect::ReadFirst,
+                    Some(First::Other) if plain => Connect::Http(Site { of: Candidates::Hosts { to }, scheme: Scheme::Http }),
+                    Some(First::Other) => self.refuse(to, Reason::TlsRequired),
+                    Some(First::Hello(Err(reason))) => self.refuse(to, *reason),
+                    Some(First::Hello(Ok(name))) => self.host(name, to.port()).unwrap_or_else(|reason| self.refuse(to, reason)),
+                };
             }
             if !self.hosts.is_empty() {
                 return self.refuse(to, Reason::PortNotDeclared);
@@ -146,21 +243,195 @@ impl GuardPolicy {
         self.refuse(to, if other_port { Reason::PortNotDeclared } else { Reason::DestinationNotDeclared })
     }
 
-    /// After [`Connect::ReadHello`]: the server that the client names, or why there is none.
-    pub fn hello(&self, to: SocketAddr, server: Result<DomainName, Reason>) -> Connect {
-        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        let name = match server {
-            Ok(name) => name,
-            Err(reason) => return self.refuse(to, reason),
+    /// To Services of which every declaration judges requests.
+    fn requests_to(&self, to: SocketAddr, judged: &[(&DomainName, &Arc<Http>)], first: Option<&First>) -> Connect {
+        let site = |scheme, of: &dyn Fn(&DomainName, &Http) -> bool| {
+            let fits = judged.iter().filter(|(name, http)| http.scheme == scheme && of(name, http));
+            let mut names: Vec<DomainName> = fits.map(|(name, _)| (*name).clone()).collect();
+            names.dedup();
+            (!names.is_empty()).then_some(Connect::Http(Site { of: Candidates::Services { to, names }, scheme }))
         };
-        // What changed while the hello was read counts.
+        let plain = || site(Scheme::Http, &|_, _| true);
+        if judged.iter().all(|(_, http)| http.scheme == Scheme::Http) {
+            return plain().unwrap_or(Connect::Denied(Reason::DestinationNotDeclared));
+        }
+        match first {
+            None => Connect::ReadFirst,
+            Some(First::Other) => plain().unwrap_or_else(|| self.refuse(to, Reason::TlsRequired)),
+            Some(First::Hello(Err(reason))) => self.refuse(to, *reason),
+            Some(First::Hello(Ok(said))) => {
+                if !judged.iter().any(|(name, _)| self.is_meant(said, name)) {
+                    return self.refuse(to, Reason::ServerNameNotDeclared);
+                }
+                let seen = |name: &DomainName, http: &Http| http.inspect == Inspect::Intercept && self.is_meant(said, name);
+                self.intercepted(site(Scheme::Https, &seen)).unwrap_or_else(|reason| self.refuse(to, reason))
+            }
+        }
+    }
+
+    fn intercepted(&self, site: Option<Connect>) -> Result<Connect, Reason> {
+        // Whom Observe governs may not know the guard's certificate.
+        site.filter(|_| !self.observes()).ok_or(Reason::NotInspected)
+    }
+
+    /// Towards a host that the client named in TLS.
+    fn host(&self, name: &DomainName, port: u16) -> Result<Connect, Reason> {
+        let declared = self.hosts.get(name).and_then(|ports| ports.get(&port)).ok_or(Reason::ServerNameNotDeclared)?;
+        if let Some(Declared { source, http: _ }) = declared.iter().find(|declared| declared.http.is_none()) {
+            return Ok(Connect::Permitted(Permit::bytes(Upstream::Named { name: name.clone(), port }, source.clone())));
+        }
+        let seen = declared.iter().flat_map(|declared| &declared.http).any(|http| http.inspect == Inspect::Intercept);
+        let site = Site { of: Candidates::Host { name: name.clone(), port }, scheme: Scheme::Https };
+        self.intercepted(seen.then_some(Connect::Http(site)))
+    }
+
+    /// The client asked for this host at the guard's own port.
+    fn asked(&self, name: &DomainName, port: u16, first: Option<&First>) -> Connect {
+        let refuse = |reason| {
+            if self.observes() {
+                let upstream = Upstream::Named { name: name.clone(), port };
+                Connect::Permitted(Permit { observed: Some(reason), ..Permit::bytes(upstream, "".into()) })
+            } else {
+                Connect::Denied(reason)
+            }
+        };
         if self.suspended {
-            return self.refuse(to, Reason::Suspended);
+            return refuse(Reason::Suspended);
         }
-        match self.hosts.get(&name).and_then(|ports| ports.get(&to.port())) {
-            Some(source) => permit(Upstream::Host { name, port: to.port() }, source),
-            None => self.refuse(to, Reason::ServerNameNotDeclared),
+        let Some(declared) = self.hosts.get(name).and_then(|ports| ports.get(&port)) else {
+            return refuse(if self.hosts.contains_key(name) { Reason::PortNotDeclared } else { Reason::NameNotDeclared });
+        };
+        let plain = declared.iter().flat_map(|declared| &declared.http).any(|http| http.scheme == Scheme::Http);
+        match first {
+            None => Connect::ReadFirst,
+            Some(First::Other) if plain => Connect::Http(Site { of: Candidates::Host { name: name.clone(), port }, scheme: Scheme::Http }),
+            Some(First::Other) => refuse(Reason::TlsRequired),
+            Some(First::Hello(Err(reason))) => refuse(*reason),
+            Some(First::Hello(Ok(said))) if said != name => refuse(Reason::ServerNameNotDeclared),
+            Some(First::Hello(Ok(_))) => self.host(name, port).unwrap_or_else(refuse),
         }
+    }
+
+    /// A request on a connection that [`Self::connect`] found to be of this site.
+    pub fn request(&self, site: &Site, request: &Request<'_>) -> Result<Permit, Reason> {
+        let Site { of, scheme } = site;
+        if self.suspended {
+            return Err(Reason::Suspended);
+        }
+        let permit = |upstream, declared: &Declared, scheme, authority| Permit {
+            upstream,
+            leg: Leg::Http(scheme),
+            source: declared.source.clone(),
+            observed: None,
+            authority,
+        };
+        // The first declaration that allows it, or why the first does not.
+        let first_of = |declared: &[Declared], scheme: Scheme, upstream: &dyn Fn() -> Upstream, mismatch| {
+            let mut why = None;
+            for declared in declared {
+                let Some(http) = declared.http.as_ref().filter(|http| http.scheme == scheme) else { continue };
+                match http.judge(request) {
+                    Ok(()) => return Ok(permit(upstream(), declared, scheme, None)),
+                    Err(reason) => _ = why.get_or_insert(reason),
+                }
+            }
+            Err(why.unwrap_or(mismatch))
+        };
+        let named = |name: &DomainName, port| {
+            let declared = self.hosts.get(name).ok_or(Reason::NameNotDeclared)?.get(&port).ok_or(Reason::PortNotDeclared)?;
+            first_of(declared, *scheme, &|| Upstream::Named { name: name.clone(), port }, Reason::PortNotDeclared)
+        };
+        let judged = match (of, request.of) {
+            (Candidates::Own, Of::Source(source)) => self.bases.get(source).ok_or(Reason::SourceNotDeclared).and_then(|base| {
+                let Base { name, authority, declared } = base;
+                let http = declared.http.as_ref().ok_or(Reason::SourceNotDeclared)?;
+                http.judge(request)?;
+                let upstream = Upstream::Named { name: name.clone(), port: http.port };
+                Ok(permit(upstream, declared, http.scheme, Some(authority.clone())))
+            }),
+            (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => named(name, port.unwrap_or(80)),
+            (_, Of::Source(_)) | (Candidates::Own, Of::Authority(_)) => Err(Reason::NameNotDeclared),
+            (Candidates::Hosts { to }, Of::Authority(Authority { host: Host::Name(name), port }))
+                if port.unwrap_or(scheme.default_port()) == to.port() =>
+            {
+                named(name, to.port())
+            }
+            (Candidates::Host { name, port }, Of::Authority(Authority { host: Host::Name(said), port: said_port }))
+                if said == name && said_port.unwrap_or(scheme.default_port()) == *port =>
+            {
+                named(name, *port)
+            }
+            (Candidates::Services { to, names }, Of::Authority(Authority { host, port }))
+                if port.unwrap_or(scheme.default_port()) == to.port() =>
+            {
+                let mut why = Reason::HostMismatch;
+                let found = names.iter().find_map(|name| {
+                    let is_it = match host {
+                        Host::Name(said) => self.is_meant(said, name),
+                        Host::Address(said) => *said == to.ip(),
+                    };
+                    let service = self.service_of(name).filter(|service| is_it && self.may_be_at(service, to.ip()))?;
+                    let declared = service.ports.get(&to.port()).map(Vec::as_slice).unwrap_or_default();
+                    let upstream = || Upstream::Service { name: name.clone(), address: *to };
+                    first_of(declared, *scheme, &upstream, Reason::DestinationNotDeclared).map_err(|reason| why = reason).ok()
+                });
+                found.ok_or(why)
+            }
+            _ => Err(Reason::HostMismatch),
+        };
+        match judged {
+            Err(reason) if self.observes() => self.observed(site, request, reason),
+            judged => judged,
+        }
+    }
+
+    /// What Observe lets through, if it is known where to.
+    fn observed(&self, site: &Site, request: &Request<'_>, reason: Reason) -> Result<Permit, Reason> {
+        let Site { of, scheme } = site;
+        let upstream = match (of, request.of) {
+            (Candidates::Services { to, .. } | Candidates::Hosts { to }, _) => Upstream::Anywhere(*to),
+            (Candidates::Host { name, port }, _) => Upstream::Named { name: name.clone(), port: *port },
+            (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => {
+                Upstream::Named { name: name.clone(), port: port.unwrap_or(80) }
+            }
+            (Candidates::Own, Of::Source(source)) => {
+                let Some(Base { name, authority, declared: Declared { http: Some(http), .. } }) = self.bases.get(source) else {
+                    return Err(reason);
+                };
+                return Ok(Permit {
+                    upstream: Upstream::Named { name: name.clone(), port: http.port },
+                    leg: Leg::Http(http.scheme),
+                    source: "".into(),
+                    observed: Some(reason),
+                    authority: Some(authority.clone()),
+                });
+            }
+            (Candidates::Own, Of::Authority(_)) => return Err(reason),
+        };
+        Ok(Permit { upstream, leg: Leg::Http(*scheme), source: "".into(), observed: Some(reason), authority: None })
+    }
+
+    /// Whether a connection whose requests are judged may stay open between them.
+    pub fn still_of(&self, site: &Site) -> Result<(), Reason> {
+        let Site { of, scheme } = site;
+        if self.observes() {
+            return Ok(());
+        }
+        if self.suspended {
+            return Err(Reason::Suspended);
+        }
+        let speaks = |declared: &Vec<Declared>| declared.iter().flat_map(|declared| &declared.http).any(|http| http.scheme == *scheme);
+        let host = |name, port| self.hosts.get(name).and_then(|ports| ports.get(port)).is_some_and(speaks);
+        let declared = match of {
+            Candidates::Own => true,
+            Candidates::Hosts { to } => self.hosts.values().filter_map(|ports| ports.get(&to.port())).any(speaks),
+            Candidates::Host { name, port } => host(name, port),
+            Candidates::Services { to, names } => names.iter().any(|name| {
+                let service = self.service_of(name).filter(|service| self.may_be_at(service, to.ip()));
+                service.and_then(|service| service.ports.get(&to.port())).is_some_and(speaks)
+            }),
+        };
+        if declared { Ok(()) } else { Err(Reason::DestinationNotDeclared) }
     }
 
     /// Whether a connection that was permitted before still would be. `reached`: its address, once there is one.
@@ -171,40 +442,53 @@ impl GuardPolicy {
         if self.suspended {
             return Err(Reason::Suspended);
         }
+        let speaks = |declared: &Vec<Declared>| {
+            declared.iter().any(|declared| match (permit.leg, &declared.http) {
+                (Leg::Bytes, http) => http.is_none(),
+                (Leg::Http(scheme), Some(http)) => http.scheme == scheme,
+                (Leg::Http(_), None) => false,
+            })
+        };
         let declared = match &permit.upstream {
-            Upstream::Host { name, port } => self.hosts.get(name).is_some_and(|ports| ports.contains_key(port)),
+            Upstream::Named { name, port } => {
+                let of_host = self.hosts.get(name).and_then(|ports| ports.get(port));
+                of_host.or_else(|| self.service_of(name)?.ports.get(port)).is_some_and(speaks)
+            }
             Upstream::Kubernetes(address) => self.api_server.contains_key(address),
             Upstream::Service { name, address } => self
                 .service_of(name)
-                .is_some_and(|service| service.ports.contains_key(&address.port()) && self.may_be_at(service, address.ip())),
+                .is_some_and(|service| service.ports.get(&address.port()).is_some_and(speaks) && self.may_be_at(service, address.ip())),
             Upstream::Anywhere(_) => false,
         };
         if !declared {
             return Err(Reason::DestinationNotDeclared);
         }
-        // The permits for Services and the API server are for one address; a host is where it was found, by what was its own then.
+        // The other permits are for one address; a name is where it was found, by what was its own then.
         match (&permit.upstream, reached) {
-            (Upstream::Host { .. }, Some(address)) if !self.own.is_outside(address) => Err(Reason::ResolvesToForbiddenAddress),
+            (Upstream::Named { name, .. }, Some(address)) if self.proxy.is_none() => self.addresses(name, &[address]).map(drop),
             _ => Ok(()),
         }
     }
 
     /// The data source that declares this name on this port, wherever it leads to.
-    pub fn by_name(&self, name: &DomainName, port: u16) -> Result<&str, Reason> {
+    pub fn by_name<'a>(&'a self, name: &DomainName, port: u16) -> Result<&'a str, Reason> {
         if self.suspended {
             return Err(Reason::Suspended);
         }
-        let ports: BTreeMap<u16, &String> = if let Some(ports) = self.hosts.get(name) {
-            ports.iter().map(|(port, source)| (*port, source)).collect()
+        let of = |ports: &'a BTreeMap<u16, Vec<Declared>>| -> BTreeMap<u16, &'a str> {
+            ports.iter().filter_map(|(port, declared)| Some((*port, &*declared.first()?.source))).collect()
+        };
+        let ports = if let Some(ports) = self.hosts.get(name) {
+            of(ports)
         } else if let Some(service) = self.service_of(name) {
-            service.ports.iter().map(|(port, source)| (*port, source)).collect()
+            of(&service.ports)
         } else if *name == self.api_server_name {
-            self.api_server.iter().map(|(address, source)| (address.port(), source)).collect()
+            self.api_server.iter().map(|(address, source)| (address.port(), source.as_str())).collect()
         } else {
             BTreeMap::new()
         };
         match ports.get(&port) {
-            Some(source) => Ok(source.as_str()),
+            Some(source) => Ok(source),
             None if ports.is_empty() => Err(Reason::NameNotDeclared),
             None => Err(Reason::PortNotDeclared),
         }
@@ -227,7 +511,7 @@ impl GuardPolicy {
 
     fn refuse(&self, to: SocketAddr, reason: Reason) -> Connect {
         if self.observes() {
-            Connect::Permitted(Permit { upstream: Upstream::Anywhere(to), source: String::new(), observed: Some(reason) })
+            Connect::Permitted(Permit { observed: Some(reason), ..Permit::bytes(Upstream::Anywhere(to), "".into()) })
         } else {
             Connect::Denied(reason)
         }
@@ -236,6 +520,22 @@ impl GuardPolicy {
     /// Whether a declared Service may have this address.
     pub fn may_be_a_service(&self, address: IpAddr) -> bool {
         self.service_names.values().any(|service| self.may_be_at(service, address.to_canonical()))
+    }
+
+    /// Whether a client that says this name means the Service, or the pod of a headless one, of this full name, as a search list completes it.
+    fn is_meant(&self, said: &DomainName, full: &DomainName) -> bool {
+        let is = |full: &str| {
+            let Some(rest) = full.strip_prefix(said.as_str()) else { return false };
+            let Some(rest) = rest.strip_prefix('.') else { return rest.is_empty() };
+            let domain = self.domain.as_str();
+            let before = if rest == domain { Some("") } else { rest.strip_suffix(domain).and_then(|before| before.strip_suffix('.')) };
+            match before {
+                Some("" | "svc") => true,
+                Some(before) => before.strip_suffix(".svc") == Some(self.workload.namespace.as_str()),
+                None => false,
+            }
+        };
+        is(full.as_str()) || !self.service_names.contains_key(full) && full.as_str().split_once('.').is_some_and(|(_, service)| is(service))
     }
 
     fn declares(&self, name: &DomainName) -> bool {
@@ -258,10 +558,6 @@ impl GuardPolicy {
         let other = self.dns.iter().chain(self.api_server.keys()).any(|known| known.ip().to_canonical() == address);
         !never(address) && !other && (self.services.contains(address) || service.addresses.contains(address))
     }
-}
-
-fn permit(upstream: Upstream, source: &str) -> Connect {
-    Connect::Permitted(Permit { upstream, source: source.to_owned(), observed: None })
 }
 
 /// Addresses that no declaration leads to.

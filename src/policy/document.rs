@@ -6,15 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::decide::never;
-use crate::scope::{DomainName, Ranges};
+use super::http::Http;
+use crate::scope::{self, Authority, DomainName, Ranges};
 
-/// The format that this program writes and reads.
-pub const FORMAT: u32 = 1;
+/// The newest format that this program writes and reads. It writes the oldest that can say it: see [`Document::oldest_format`].
+pub const FORMAT: u32 = 2;
+/// The oldest: without HTTP.
+const OLDEST: u32 = 1;
 /// More destinations than this are refused.
 pub const MOST_DESTINATIONS: usize = 1_024;
 /// Replicas of the operator that a guard speaks to.
@@ -105,6 +109,31 @@ pub struct Network {
     pub services: Vec<IpNet>,
     /// Everything that is the cluster's own: never the outside.
     pub own: Vec<IpNet>,
+    /// Whom certificates of upstreams must lead to. Absent: the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roots: Option<Roots>,
+    /// Where hosts are reached through. Absent: they are reached themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
+}
+
+/// Authorities that certificates of upstreams may lead to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Roots {
+    /// Those that the guard carries with it (Mozilla's list).
+    pub public: bool,
+    /// Others, in PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub certificates: String,
+}
+
+/// A forward proxy that hosts are reached through, by CONNECT. It resolves their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Proxy {
+    /// Tried in this order.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// The operator's end of the control channel: every address of this name is one of its replicas.
@@ -134,9 +163,18 @@ pub enum Target {
         ports: BTreeSet<u16>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         addresses: Vec<IpNet>,
+        /// Absent: bytes pass unseen.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<Http>,
     },
-    /// A public host, told by the server name in TLS.
-    Host { name: DomainName, port: u16 },
+    /// A public host, told by the server name in TLS, or by who is asked in HTTP.
+    Host {
+        name: DomainName,
+        port: u16,
+        /// Absent: TLS passes unseen but for the server name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        http: Option<Http>,
+    },
     /// The API server.
     Kubernetes { addresses: BTreeSet<SocketAddr> },
 }
@@ -148,7 +186,7 @@ pub enum DocumentError {
     Large,
     #[error("the policy cannot be read: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("the policy has format {0}, and this guard reads format {FORMAT}; bring operator and guard to the same version")]
+    #[error("the policy has format {0}, and this guard reads formats {OLDEST} to {FORMAT}; bring operator and guard to the same version")]
     Format(u32),
     #[error("the policy has {0} destinations, more than {MOST_DESTINATIONS}")]
     Many(usize),
@@ -158,6 +196,10 @@ pub enum DocumentError {
     Mapped(IpNet),
     #[error("data source {of}: {name:?} is not a name that DNS knows")]
     Name { of: String, name: String },
+    #[error("data source {of}: http.{fault}")]
+    Http { of: String, fault: String },
+    #[error("format {0} says nothing of HTTP; use format {FORMAT}")]
+    Older(u32),
 }
 
 /// What a valid document means.
@@ -179,15 +221,36 @@ pub struct GuardPolicy {
     pub(super) service_names: BTreeMap<DomainName, DeclaredService>,
     /// What clients say instead of a Service's full name, before the resolver completes it.
     pub(super) short_names: BTreeSet<DomainName>,
-    pub(super) hosts: BTreeMap<DomainName, BTreeMap<u16, String>>,
+    pub(super) hosts: BTreeMap<DomainName, BTreeMap<u16, Vec<Declared>>>,
     pub(super) api_server: BTreeMap<SocketAddr, String>,
+    /// What base URLs lead to, by data source.
+    pub(super) bases: BTreeMap<String, Base>,
+    pub roots: Option<Roots>,
+    pub proxy: Option<Proxy>,
+}
+
+/// What is declared on one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Declared {
+    pub source: Arc<str>,
+    /// None: whatever is said there.
+    pub http: Option<Arc<Http>>,
+}
+
+/// Where the base URL of a data source leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    pub name: DomainName,
+    /// As requests say it.
+    pub authority: Authority,
+    pub declared: Declared,
 }
 
 /// A Service that one or more data sources declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeclaredService {
-    /// The source of each port.
-    pub ports: BTreeMap<u16, String>,
+    /// What is declared on each port; one may be the port of the pods for another.
+    pub ports: BTreeMap<u16, Vec<Declared>>,
     pub addresses: Ranges,
 }
 
@@ -202,7 +265,7 @@ impl Document {
             format: u32,
         }
         let Format { format } = serde_json::from_slice(bytes)?;
-        if format != FORMAT {
+        if !(OLDEST..=FORMAT).contains(&format) {
             return Err(DocumentError::Format(format));
         }
         Ok(serde_json::from_slice(bytes)?)
@@ -214,13 +277,16 @@ impl TryFrom<Document> for GuardPolicy {
 
     fn try_from(document: Document) -> Result<Self, DocumentError> {
         let Document { format, workload, generation, serial, digest, mode, suspended, network, channel, destinations } = document;
-        if format != FORMAT {
+        if !(OLDEST..=FORMAT).contains(&format) {
             return Err(DocumentError::Format(format));
+        }
+        if format < oldest_format(&network, &destinations) {
+            return Err(DocumentError::Older(format));
         }
         if destinations.len() > MOST_DESTINATIONS {
             return Err(DocumentError::Many(destinations.len()));
         }
-        let Network { domain, dns, services, own } = network;
+        let Network { domain, dns, services, own, roots, proxy } = network;
         let api_server_name = format!("kubernetes.default.svc.{domain}").parse().map_err(|_| DocumentError::Domain(domain.clone()))?;
         // Addresses are compared as what they are.
         if let Some(mapped) = services.iter().chain(&own).find(|block| block.addr().to_canonical() != block.addr()) {
@@ -234,6 +300,9 @@ impl TryFrom<Document> for GuardPolicy {
             short_names: BTreeSet::new(),
             hosts: BTreeMap::new(),
             api_server: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            roots,
+            proxy,
             workload,
             generation,
             serial,
@@ -245,12 +314,18 @@ impl TryFrom<Document> for GuardPolicy {
             channel,
         };
         for Destination { source, target } in destinations {
+            let declared = |http: Option<Http>| match http.as_ref().and_then(Http::fault) {
+                Some(fault) => Err(DocumentError::Http { of: source.clone(), fault }),
+                None => Ok(Declared { source: source.as_str().into(), http: http.map(Arc::new) }),
+            };
             match target {
-                Target::Service { name, namespace, ports, addresses } => {
+                Target::Service { name, namespace, ports, addresses, http } => {
                     let parsed = |text: String| {
                         text.parse::<DomainName>().map_err(|_| DocumentError::Name { of: source.clone(), name: text.clone() })
                     };
                     let full = parsed(format!("{name}.{namespace}.svc.{}", policy.domain))?;
+                    let declared = declared(http)?;
+                    policy.base(&source, &full, parsed(format!("{name}.{namespace}.svc"))?, &declared);
                     // `orders.123` reads as an address; nobody means the Service by it.
                     let mut short = vec![format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")];
                     if namespace == policy.workload.namespace {
@@ -258,11 +333,15 @@ impl TryFrom<Document> for GuardPolicy {
                     }
                     policy.short_names.extend(short.into_iter().filter_map(|name| name.parse().ok()));
                     let service = policy.service_names.entry(full).or_default();
-                    service.ports.extend(ports.into_iter().map(|port| (port, source.clone())));
+                    for port in ports {
+                        service.ports.entry(port).or_default().push(declared.clone());
+                    }
                     service.addresses = Ranges::new(service.addresses.blocks().iter().copied().chain(addresses));
                 }
-                Target::Host { name, port } => {
-                    policy.hosts.entry(name).or_default().insert(port, source);
+                Target::Host { name, port, http } => {
+                    let declared = declared(http)?;
+                    policy.base(&source, &name, name.clone(), &declared);
+                    policy.hosts.entry(name).or_default().entry(port).or_default().push(declared);
                 }
                 Target::Kubernetes { addresses } => {
                     policy.api_server.extend(addresses.into_iter().map(|address| (address, source.clone())));
@@ -273,6 +352,22 @@ impl TryFrom<Document> for GuardPolicy {
             }
         }
         Ok(policy)
+    }
+}
+
+/// See [`Document::oldest_format`].
+fn oldest_format(network: &Network, destinations: &[Destination]) -> u32 {
+    let newer = |destination: &Destination| match &destination.target {
+        Target::Service { http, .. } | Target::Host { http, .. } => http.is_some(),
+        Target::Kubernetes { .. } => false,
+    };
+    if network.roots.is_some() || network.proxy.is_some() || destinations.iter().any(newer) { FORMAT } else { OLDEST }
+}
+
+impl Document {
+    /// The oldest format that can say it: guards of before go on reading what they can hold.
+    pub fn oldest_format(&self) -> u32 {
+        oldest_format(&self.network, &self.destinations)
     }
 }
 
@@ -305,6 +400,13 @@ impl Document {
 }
 
 impl GuardPolicy {
+    fn base(&mut self, source: &str, name: &DomainName, said: DomainName, declared: &Declared) {
+        let Some(http) = &declared.http else { return };
+        let port = Some(http.port).filter(|port| *port != http.scheme.default_port());
+        let authority = Authority { host: scope::Host::Name(said), port };
+        self.bases.insert(source.to_owned(), Base { name: name.clone(), authority, declared: declared.clone() });
+    }
+
     /// Whether `next` may take this one's place: never an older one, never another AIWorkload's.
     pub fn may_become(&self, next: &GuardPolicy) -> bool {
         let WorkloadId { namespace, name, uid: _ } = &next.workload;

@@ -6,6 +6,7 @@
 pub mod channel;
 mod decide;
 mod document;
+mod http;
 pub mod pod;
 mod reason;
 #[cfg(feature = "signed")]
@@ -13,9 +14,10 @@ pub mod signed;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Connect, Lookup, Permit, Record, Upstream};
+pub use decide::{Arrived, Connect, First, Leg, Lookup, Permit, Record, Site, Upstream};
 pub use document::{
-    Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Target, WorkloadId,
-    WorkloadIdError, next_serial,
+    Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Proxy, Roots, Target,
+    WorkloadId, WorkloadIdError, next_serial,
 };
+pub use http::{Http, HttpAccess, HttpRule, Inspect, MOST_OF_A_RULE, MOST_RULES, MethodField, Of, Request, Scheme};
 pub use reason::{Attempt, RECORD, Reason};

@@ -30,10 +30,23 @@ pub enum Reason {
     TooManyQueries,
     TooManyConnections,
     TooSlow,
+    HostMismatch,
+    MethodNotDeclared,
+    PathNotDeclared,
+    PathAmbiguous,
+    MethodOverride,
+    UpgradeNotDeclared,
+    NotInspected,
+    SourceNotDeclared,
+    RequestMalformed,
+    RequestTooLarge,
+    UpstreamUntrusted,
+    UpstreamMalformed,
+    UpstreamSlow,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 31] = [
         Reason::NoPolicy,
         Reason::Suspended,
         Reason::DestinationNotDeclared,
@@ -52,6 +65,19 @@ impl Reason {
         Reason::TooManyQueries,
         Reason::TooManyConnections,
         Reason::TooSlow,
+        Reason::HostMismatch,
+        Reason::MethodNotDeclared,
+        Reason::PathNotDeclared,
+        Reason::PathAmbiguous,
+        Reason::MethodOverride,
+        Reason::UpgradeNotDeclared,
+        Reason::NotInspected,
+        Reason::SourceNotDeclared,
+        Reason::RequestMalformed,
+        Reason::RequestTooLarge,
+        Reason::UpstreamUntrusted,
+        Reason::UpstreamMalformed,
+        Reason::UpstreamSlow,
     ];
 
     /// The code: in records, metrics and documentation. Never changes its meaning.
@@ -75,6 +101,19 @@ impl Reason {
             Self::TooManyQueries => "too_many_queries",
             Self::TooManyConnections => "too_many_connections",
             Self::TooSlow => "too_slow",
+            Self::HostMismatch => "host_mismatch",
+            Self::MethodNotDeclared => "method_not_declared",
+            Self::PathNotDeclared => "path_not_declared",
+            Self::PathAmbiguous => "path_ambiguous",
+            Self::MethodOverride => "method_override",
+            Self::UpgradeNotDeclared => "upgrade_not_declared",
+            Self::NotInspected => "not_inspected",
+            Self::SourceNotDeclared => "source_not_declared",
+            Self::RequestMalformed => "request_malformed",
+            Self::RequestTooLarge => "request_too_large",
+            Self::UpstreamUntrusted => "upstream_untrusted",
+            Self::UpstreamMalformed => "upstream_malformed",
+            Self::UpstreamSlow => "upstream_slow",
         }
     }
 
@@ -103,6 +142,29 @@ impl Reason {
             Self::TooManyQueries => "more DNS queries than the guard lets through in a second",
             Self::TooManyConnections => "more connections than the guard holds at once",
             Self::TooSlow => "the client did not say what it wants in time",
+            Self::HostMismatch => {
+                "the request is for another host than the connection (`Host`, `:authority`, the absolute form, the TLS server name and where the connection goes must agree)"
+            }
+            Self::MethodNotDeclared => {
+                "the data source is declared, but not with this method on this path (`access: Read` allows GET, HEAD and OPTIONS)"
+            }
+            Self::PathNotDeclared => "the data source is declared, but not with this path",
+            Self::PathAmbiguous => {
+                "programs read this path or query differently (dot segments, backslashes, escaped separators, control characters, or text that is not escaped UTF-8)"
+            }
+            Self::MethodOverride => {
+                "a field or parameter names another method (such as `X-HTTP-Method-Override` or `_method`), where methods are told apart"
+            }
+            Self::UpgradeNotDeclared => "the request would switch to another protocol that the data source does not declare on this path",
+            Self::NotInspected => "this host is judged request by request, and the guard cannot look into the app's own TLS",
+            Self::SourceNotDeclared => "the base URL names no data source that is judged request by request",
+            Self::RequestMalformed => {
+                "the request is not HTTP as its standard says it, or may be read in more than one way; the connection is closed"
+            }
+            Self::RequestTooLarge => "the head of the request, or a form that the guard must read, is larger than the guard takes",
+            Self::UpstreamUntrusted => "the certificate of the destination is not one for its name from an authority that is trusted",
+            Self::UpstreamMalformed => "the answer of the destination is not HTTP as its standard says it, or ended too early",
+            Self::UpstreamSlow => "the destination did not answer in time",
         }
     }
 
@@ -130,13 +192,63 @@ impl Reason {
             Self::QueryMalformed => "put one question in a message, as resolvers do",
             Self::TooManyQueries => "ask less often, for example with a resolver that keeps answers",
             Self::TooManyConnections => "close connections that are not used",
-            Self::TooSlow => "send the TLS ClientHello right after connecting",
+            Self::TooSlow => "say it right after connecting, or after the request before",
+            Self::HostMismatch => "ask each host on a connection of its own, by the name and port that the connection was made with",
+            Self::MethodNotDeclared => "declare the method on the path",
+            Self::PathNotDeclared => "declare the path",
+            Self::PathAmbiguous => "ask for the path in its plain form",
+            Self::MethodOverride => "use the method itself",
+            Self::UpgradeNotDeclared => "declare `upgrades: [WebSocket]`, or do without; no other protocol can be declared",
+            Self::NotInspected => "ask through the base URL of the data source, or declare `tlsInspection: Enabled`",
+            Self::SourceNotDeclared => "use the name of a data source as the first part of the path",
+            Self::RequestMalformed => "use a client that speaks HTTP as its standard says",
+            Self::RequestTooLarge => "send less in fields, or less in a form",
+            Self::UpstreamUntrusted => "look at the certificate; private authorities are given in the chart's `guard.roots`",
+            Self::UpstreamMalformed => "look what the destination sends",
+            Self::UpstreamSlow => "look whether it is overloaded",
+        }
+    }
+
+    /// The status of the answer, where it is answered in HTTP.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::NoPolicy | Self::Suspended | Self::TooManyConnections | Self::TooManyQueries => 503,
+            Self::RequestMalformed | Self::PathAmbiguous | Self::QueryMalformed => 400,
+            Self::TooSlow => 408,
+            Self::HostMismatch => 421,
+            Self::RequestTooLarge => 431,
+            Self::ResolutionFailed | Self::Unreachable | Self::UpstreamUntrusted | Self::UpstreamMalformed => 502,
+            Self::UpstreamSlow => 504,
+            Self::DestinationNotDeclared
+            | Self::PortNotDeclared
+            | Self::NameNotDeclared
+            | Self::AddressForbidden
+            | Self::TlsRequired
+            | Self::HelloMalformed
+            | Self::ServerNameMissing
+            | Self::ServerNameNotDeclared
+            | Self::EncryptedHello
+            | Self::ResolvesToForbiddenAddress
+            | Self::MethodNotDeclared
+            | Self::PathNotDeclared
+            | Self::MethodOverride
+            | Self::UpgradeNotDeclared
+            | Self::NotInspected
+            | Self::SourceNotDeclared => 403,
         }
     }
 
     /// Whether a declaration of what was attempted would be an answer.
     pub fn declarable(self) -> bool {
-        matches!(self, Self::DestinationNotDeclared | Self::PortNotDeclared | Self::NameNotDeclared | Self::ServerNameNotDeclared)
+        matches!(
+            self,
+            Self::DestinationNotDeclared
+                | Self::PortNotDeclared
+                | Self::NameNotDeclared
+                | Self::ServerNameNotDeclared
+                | Self::MethodNotDeclared
+                | Self::PathNotDeclared
+        )
     }
 
     /// Whether the same attempt may succeed later without a change of the scope.
@@ -148,7 +260,10 @@ impl Reason {
             | Self::Unreachable
             | Self::TooManyQueries
             | Self::TooManyConnections
-            | Self::TooSlow => true,
+            | Self::TooSlow
+            | Self::UpstreamUntrusted
+            | Self::UpstreamMalformed
+            | Self::UpstreamSlow => true,
             Self::DestinationNotDeclared
             | Self::PortNotDeclared
             | Self::NameNotDeclared
@@ -159,7 +274,17 @@ impl Reason {
             | Self::ServerNameNotDeclared
             | Self::EncryptedHello
             | Self::ResolvesToForbiddenAddress
-            | Self::QueryMalformed => false,
+            | Self::QueryMalformed
+            | Self::HostMismatch
+            | Self::MethodNotDeclared
+            | Self::PathNotDeclared
+            | Self::PathAmbiguous
+            | Self::MethodOverride
+            | Self::UpgradeNotDeclared
+            | Self::NotInspected
+            | Self::SourceNotDeclared
+            | Self::RequestMalformed
+            | Self::RequestTooLarge => false,
         }
     }
 }

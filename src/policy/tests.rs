@@ -51,6 +51,17 @@ fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+/// Redirected, before anything was read.
+fn connect(policy: &GuardPolicy, to: SocketAddr, names: &[&DomainName]) -> Connect {
+    let names: Vec<DomainName> = names.iter().map(|name| (*name).clone()).collect();
+    policy.connect(Arrived::At { to, names: &names }, None)
+}
+
+/// The same, after the ClientHello.
+fn hello(policy: &GuardPolicy, to: SocketAddr, server: Result<DomainName, Reason>) -> Connect {
+    policy.connect(Arrived::At { to, names: &[] }, Some(&First::Hello(server)))
+}
+
 #[test]
 fn names() {
     let policy = policy();
@@ -173,9 +184,10 @@ fn connections() {
         ("[::ffff:169.254.169.254]:443", &[], Err(Reason::AddressForbidden)),
     ];
     for (to, names, expected) in cases {
-        let found = match policy.connect(at(to), names.iter().copied()) {
+        let found = match connect(&policy, at(to), names) {
             Connect::Permitted(permit) => Ok(Some(permit.source().to_owned())),
-            Connect::ReadHello => Ok(None),
+            Connect::ReadFirst => Ok(None),
+            Connect::Http(site) => panic!("{site:?}"),
             Connect::Denied(reason) => Err(reason),
         };
         assert_eq!(found, expected.map(|source| source.map(str::to_owned)), "{to} {names:?}");
@@ -185,13 +197,13 @@ fn connections() {
 #[test]
 fn server_names() {
     let policy = policy();
-    let hello = |to: &str, server: Result<&str, Reason>| match policy.hello(at(to), server.map(name)) {
+    let said = |to: &str, server: Result<&str, Reason>| match hello(&policy, at(to), server.map(name)) {
         Connect::Permitted(permit) => Ok((permit.source().to_owned(), permit.upstream().clone())),
-        Connect::ReadHello => panic!("asks again"),
+        other @ (Connect::ReadFirst | Connect::Http(_)) => panic!("{other:?}"),
         Connect::Denied(reason) => Err(reason),
     };
-    let to_help = Upstream::Host { name: name("help.example.com"), port: 443 };
-    assert_eq!(hello("203.0.113.99:443", Ok("help.example.com")), Ok(("help".into(), to_help)));
+    let to_help = Upstream::Named { name: name("help.example.com"), port: 443 };
+    assert_eq!(said("203.0.113.99:443", Ok("help.example.com")), Ok(("help".into(), to_help)));
     for (to, server, reason) in [
         ("203.0.113.7:443", Ok("evil.example"), Reason::ServerNameNotDeclared),
         ("203.0.113.7:443", Ok("odd.example.com"), Reason::ServerNameNotDeclared), // on another port
@@ -200,20 +212,20 @@ fn server_names() {
         ("203.0.113.7:443", Err(Reason::EncryptedHello), Reason::EncryptedHello),
         ("203.0.113.7:443", Err(Reason::TlsRequired), Reason::TlsRequired),
     ] {
-        assert_eq!(hello(to, server), Err(reason), "{to} {server:?}");
+        assert_eq!(said(to, server), Err(reason), "{to} {server:?}");
     }
 }
 
 #[test]
 fn observe_lets_pass_and_says_what_enforce_would_do() {
     let policy = with(|d| d.mode = Mode::Observe);
-    let Connect::Permitted(permit) = policy.connect(at("203.0.113.7:22"), []) else { panic!() };
+    let Connect::Permitted(permit) = connect(&policy, at("203.0.113.7:22"), &[]) else { panic!() };
     assert_eq!((permit.observed(), permit.upstream()), (Some(Reason::PortNotDeclared), &Upstream::Anywhere(at("203.0.113.7:22"))));
-    let Connect::Permitted(permit) = policy.hello(at("203.0.113.7:443"), Err(Reason::TlsRequired)) else { panic!() };
+    let Connect::Permitted(permit) = hello(&policy, at("203.0.113.7:443"), Err(Reason::TlsRequired)) else { panic!() };
     assert_eq!(permit.observed(), Some(Reason::TlsRequired));
     assert_eq!(policy.still(&permit, None), Ok(()));
     for never in ["127.0.0.1:15001", "169.254.169.254:80"] {
-        assert_eq!(policy.connect(at(never), []), Connect::Denied(Reason::AddressForbidden));
+        assert_eq!(connect(&policy, at(never), &[]), Connect::Denied(Reason::AddressForbidden));
     }
 }
 
@@ -226,13 +238,13 @@ fn suspended_is_suspended_in_either_mode() {
         let denied = Connect::Denied(Reason::Suspended);
         // Declared, undeclared, and the guard's own ports.
         for to in ["10.96.0.1:443", "203.0.113.7:443", "203.0.113.7:22", "127.0.0.1:15001"] {
-            assert_eq!(suspended.connect(at(to), []), denied, "{mode:?} {to}");
+            assert_eq!(connect(&suspended, at(to), &[]), denied, "{mode:?} {to}");
         }
-        assert_eq!(suspended.hello(at("203.0.113.7:443"), Ok(help.clone())), denied, "{mode:?}: suspended while the hello was read");
+        assert_eq!(hello(&suspended, at("203.0.113.7:443"), Ok(help.clone())), denied, "{mode:?}: suspended while the hello was read");
         for asked in ["help.example.com", "evil.example"] {
             assert_eq!(suspended.lookup(&name(asked), Record::A, &search()), Lookup::Refuse(Reason::Suspended), "{mode:?} {asked}");
         }
-        let Connect::Permitted(open) = before.hello(at("203.0.113.7:443"), Ok(help.clone())) else { panic!("{mode:?}") };
+        let Connect::Permitted(open) = hello(&before, at("203.0.113.7:443"), Ok(help.clone())) else { panic!("{mode:?}") };
         assert_eq!(suspended.still(&open, None), Err(Reason::Suspended), "{mode:?}: open connections are cut");
         assert!(before.observes() == (mode == Mode::Observe) && !suspended.observes());
     }
@@ -242,9 +254,9 @@ fn suspended_is_suspended_in_either_mode() {
 fn what_is_narrowed_is_cut() {
     let orders = name("orders.shop.svc.cluster.local");
     let permits: Vec<Permit> = [
-        policy().connect(at("10.96.7.7:5432"), [&orders]),
-        policy().connect(at("10.96.0.1:443"), []),
-        policy().hello(at("203.0.113.7:443"), Ok(name("help.example.com"))),
+        connect(&policy(), at("10.96.7.7:5432"), &[&orders]),
+        connect(&policy(), at("10.96.0.1:443"), &[]),
+        hello(&policy(), at("203.0.113.7:443"), Ok(name("help.example.com"))),
     ]
     .into_iter()
     .map(|connect| if let Connect::Permitted(permit) = connect { permit } else { panic!("{connect:?}") })
@@ -259,12 +271,12 @@ fn what_is_narrowed_is_cut() {
     let renamed = with(|d| {
         d.destinations.retain(|d| d.source != "orders" && d.source != "cache");
         let ports = [5432].into();
-        let target = Target::Service { name: "cache".into(), namespace: "support".into(), ports, addresses: Vec::new() };
+        let target = Target::Service { name: "cache".into(), namespace: "support".into(), ports, addresses: Vec::new(), http: None };
         d.destinations.push(Destination { source: "orders".into(), target });
     });
     assert_eq!(kept(&renamed), [false, true, true]);
     // What Observe let pass ends when Enforce begins.
-    let Connect::Permitted(observed) = with(|d| d.mode = Mode::Observe).connect(at("203.0.113.7:22"), []) else { panic!() };
+    let Connect::Permitted(observed) = connect(&with(|d| d.mode = Mode::Observe), at("203.0.113.7:22"), &[]) else { panic!() };
     assert_eq!(policy().still(&observed, None), Err(Reason::DestinationNotDeclared));
 }
 
@@ -272,8 +284,8 @@ fn what_is_narrowed_is_cut() {
 fn an_address_that_may_not_be_any_more_is_cut() {
     let permitted = |connect| if let Connect::Permitted(permit) = connect { permit } else { panic!("{connect:?}") };
     let (orders, host) = (name("orders.shop.svc.cluster.local"), name("help.example.com"));
-    let service = permitted(policy().connect(at("10.96.7.7:5432"), [&orders]));
-    let host = permitted(policy().hello(at("203.0.113.7:443"), Ok(host)));
+    let service = permitted(connect(&policy(), at("10.96.7.7:5432"), &[&orders]));
+    let host = permitted(hello(&policy(), at("203.0.113.7:443"), Ok(host)));
     let own = with(|d| d.network.own.push("203.0.113.0/24".parse().unwrap()));
     let elsewhere = with(|d| d.network.services = vec!["10.97.0.0/16".parse().unwrap()]);
     let dns = with(|d| d.network.dns.push(at("10.96.7.7:53")));
@@ -303,8 +315,8 @@ fn documents_that_are_refused() {
     };
     assert_eq!(text(&|_| {}), "");
     let cases: &[(&str, &dyn Fn(&mut serde_json::Value))] = &[
-        ("has format 2, and this guard reads format 1", &|v| {
-            v["format"] = json!(2);
+        ("has format 3, and this guard reads formats 1 to 2", &|v| {
+            v["format"] = json!(3);
             v["more"] = json!("unknown");
         }),
         ("unknown field `more`", &|v| v["more"] = json!(1)),
@@ -334,7 +346,7 @@ fn documents_that_are_refused() {
 #[test]
 fn a_namespace_of_digits_is_one_like_others() {
     let policy = with(|d| {
-        let target = Target::Service { name: "db".into(), namespace: "123".into(), ports: [1].into(), addresses: Vec::new() };
+        let target = Target::Service { name: "db".into(), namespace: "123".into(), ports: [1].into(), addresses: Vec::new(), http: None };
         d.destinations = vec![Destination { source: "db".into(), target }];
     });
     assert_eq!(policy.lookup(&name("db.123.svc.cluster.local"), Record::A, &search()), Lookup::Resolve);
@@ -402,6 +414,286 @@ fn where_the_operator_may_be() {
     assert_eq!(self::policy().operators(&many), [], "the file alone");
 }
 
+/// A workload of which requests are judged.
+fn http_policy(change: impl FnOnce(&mut serde_json::Value)) -> GuardPolicy {
+    let mut value = serde_json::to_value(document()).unwrap();
+    value["format"] = json!(2);
+    value["destinations"] = json!([
+        {"source": "orders", "target": {"type": "Service", "name": "orders", "namespace": "shop", "ports": [80, 8080], "http": {
+            "scheme": "Http", "port": 80, "access": "Read", "rules": [
+                {"paths": [{"type": "PathPrefix", "value": "/orders"}]},
+                {"methods": ["POST"], "paths": [{"type": "Exact", "value": "/search"}]},
+                {"methods": ["GET"], "paths": [{"type": "Exact", "value": "/live"}], "upgrades": ["websocket"]}
+            ]}}},
+        {"source": "cache", "target": {"type": "Service", "name": "cache", "namespace": "support", "ports": [8080], "http": {
+            "scheme": "Http", "port": 8080, "access": "ReadWrite"}}},
+        {"source": "raw", "target": {"type": "Service", "name": "cache", "namespace": "support", "ports": [6379]}},
+        {"source": "vault", "target": {"type": "Service", "name": "vault", "namespace": "support", "ports": [443], "http": {
+            "scheme": "Https", "port": 443, "access": "Read", "inspect": "Intercept"}}},
+        {"source": "help", "target": {"type": "Host", "name": "help.example.com", "port": 443, "http": {
+            "scheme": "Https", "port": 443, "access": "Read", "inspect": "Intercept"}}},
+        {"source": "model", "target": {"type": "Host", "name": "model.example.com", "port": 443, "http": {
+            "scheme": "Https", "port": 443, "access": "ReadWrite", "rules": [{"methods": ["POST"], "paths": [{"type": "PathPrefix", "value": "/v1"}]}]}}},
+        {"source": "tunnel", "target": {"type": "Host", "name": "tunnel.example.com", "port": 443}},
+        {"source": "plain", "target": {"type": "Host", "name": "plain.example.com", "port": 80, "http": {
+            "scheme": "Http", "port": 80, "access": "Read"}}},
+        {"source": "odd", "target": {"type": "Host", "name": "odd.example.com", "port": 8080, "http": {
+            "scheme": "Http", "port": 8080, "access": "Read"}}}
+    ]);
+    change(&mut value);
+    Document::read(&serde_json::to_vec(&value).unwrap()).unwrap().try_into().unwrap()
+}
+
+/// One line: how a connection goes on.
+fn how(policy: &GuardPolicy, arrived: Arrived<'_>, first: Option<First>) -> String {
+    match policy.connect(arrived, first.as_ref()) {
+        Connect::Permitted(permit) => format!("bytes of {}", permit.source()),
+        Connect::Http(site) => format!("requests in {}", site.scheme().as_str()),
+        Connect::ReadFirst => "read first".to_owned(),
+        Connect::Denied(reason) => reason.code().to_owned(),
+    }
+}
+
+#[test]
+fn connections_of_which_requests_are_judged() {
+    let policy = http_policy(|_| {});
+    let (orders, cache, vault) =
+        (name("orders.shop.svc.cluster.local"), name("cache.support.svc.cluster.local"), name("vault.support.svc.cluster.local"));
+    let tls = |text: &str| Some(First::Hello(Ok(name(text))));
+    let at = |to: &'static str, names: &'static [DomainName]| Arrived::At { to: at(to), names };
+    let leak = |name: &DomainName| -> &'static [DomainName] { Box::leak(Box::new([name.clone()])) };
+    let (orders, cache, vault) = (leak(&orders), leak(&cache), leak(&vault));
+    for (arrived, first, expected) in [
+        (at("10.96.7.7:80", orders), None, "requests in http"),
+        (at("10.96.7.7:5432", orders), None, "port_not_declared"),
+        (at("10.96.7.8:6379", cache), None, "bytes of raw"),
+        (at("10.96.7.8:8080", cache), None, "requests in http"),
+        (at("10.96.7.9:443", vault), None, "read first"),
+        (at("10.96.7.9:443", vault), tls("vault"), "requests in https"),
+        (at("10.96.7.9:443", vault), tls("vault.support.svc"), "requests in https"),
+        (at("10.96.7.9:443", vault), tls("orders.shop"), "server_name_not_declared"),
+        (at("10.96.7.9:443", vault), Some(First::Other), "tls_required"),
+        (at("10.96.7.9:443", vault), Some(First::Hello(Err(Reason::ServerNameMissing))), "server_name_missing"),
+        (at("203.0.113.7:443", &[]), None, "read first"),
+        (at("203.0.113.7:443", &[]), tls("help.example.com"), "requests in https"),
+        (at("203.0.113.7:443", &[]), tls("model.example.com"), "not_inspected"),
+        (at("203.0.113.7:443", &[]), tls("tunnel.example.com"), "bytes of tunnel"),
+        (at("203.0.113.7:443", &[]), tls("plain.example.com"), "server_name_not_declared"),
+        (at("203.0.113.7:443", &[]), Some(First::Other), "tls_required"),
+        (at("203.0.113.7:80", &[]), Some(First::Other), "requests in http"),
+        (at("203.0.113.7:80", &[]), tls("plain.example.com"), "not_inspected"),
+    ] {
+        assert_eq!(how(&policy, arrived, first.clone()), expected, "{arrived:?} {first:?}");
+    }
+    let asked = |text: &str, port, first: Option<First>| how(&policy, Arrived::For { name: &name(text), port }, first);
+    for (host, port, first, expected) in [
+        ("tunnel.example.com", 443, None, "read first"),
+        ("tunnel.example.com", 443, tls("tunnel.example.com"), "bytes of tunnel"),
+        ("tunnel.example.com", 443, tls("help.example.com"), "server_name_not_declared"),
+        ("tunnel.example.com", 443, Some(First::Other), "tls_required"),
+        ("tunnel.example.com", 22, None, "port_not_declared"),
+        ("help.example.com", 443, tls("help.example.com"), "requests in https"),
+        ("model.example.com", 443, tls("model.example.com"), "not_inspected"),
+        ("plain.example.com", 80, Some(First::Other), "requests in http"),
+        ("evil.example", 443, None, "name_not_declared"),
+        ("orders.shop.svc.cluster.local", 80, None, "name_not_declared"),
+    ] {
+        assert_eq!(asked(host, port, first.clone()), expected, "{host}:{port} {first:?}");
+    }
+    // Who is only observed may not know the guard's certificate.
+    let observed = http_policy(|v| v["mode"] = json!("Observe"));
+    assert_eq!(how(&observed, at("203.0.113.7:443", &[]), tls("help.example.com")), "bytes of ");
+}
+
+fn site(policy: &GuardPolicy, arrived: Arrived<'_>, first: Option<First>) -> Site {
+    match policy.connect(arrived, first.as_ref()) {
+        Connect::Http(site) => site,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `METHOD authority /path`, or `METHOD =source /path`.
+fn asked(policy: &GuardPolicy, site: &Site, line: &str) -> Result<Permit, Reason> {
+    let [method, of, target] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+    let authority;
+    let of = match of.strip_prefix('=') {
+        Some(source) => Of::Source(source),
+        None => {
+            authority = of.parse().unwrap();
+            Of::Authority(&authority)
+        }
+    };
+    let target = crate::scope::RequestTarget::parse(target).unwrap();
+    let upgrade = method.strip_suffix('+').map(|_| "websocket");
+    let method_field = if method.ends_with('!') { MethodField::Present } else { MethodField::Absent };
+    policy.request(site, &Request { of, method: method.trim_end_matches(['+', '!']), target: &target, upgrade, method_field })
+}
+
+#[test]
+fn requests() {
+    use Reason::*;
+    let policy = http_policy(|_| {});
+    let names = [name("orders.shop.svc.cluster.local"), name("orders-0.orders.shop.svc.cluster.local")];
+    let orders = site(&policy, Arrived::At { to: at("10.96.7.7:80"), names: &names[..1] }, None);
+    let pod = site(&policy, Arrived::At { to: at("10.244.3.4:8080"), names: &names[1..] }, None);
+    let cache = [name("cache.support.svc.cluster.local")];
+    let cache = site(&policy, Arrived::At { to: at("10.96.7.8:8080"), names: &cache }, None);
+    let public = site(&policy, Arrived::At { to: at("203.0.113.7:80"), names: &[] }, Some(First::Other));
+    let help = site(&policy, Arrived::At { to: at("203.0.113.7:443"), names: &[] }, Some(First::Hello(Ok(name("help.example.com")))));
+    let cases: &[(&Site, &str, Result<&str, Reason>)] = &[
+        (&orders, "GET orders.shop /orders/7", Ok("orders")),
+        (&orders, "GET ORDERS.shop.svc:80 /orders/7?x=1", Ok("orders")),
+        (&orders, "GET orders.shop.svc.cluster.local. /orders", Ok("orders")),
+        (&orders, "GET 10.96.7.7 /orders", Ok("orders")),
+        (&orders, "HEAD orders.shop /orders", Ok("orders")),
+        (&orders, "OPTIONS orders.shop /orders", Ok("orders")),
+        (&orders, "POST orders.shop /search", Ok("orders")),
+        (&orders, "GET+ orders.shop /live", Ok("orders")),
+        (&orders, "HEAD orders.shop /live", Ok("orders")),
+        (&orders, "GET orders /orders", Err(HostMismatch)), // another namespace's short name
+        (&orders, "GET orders.shop:8080 /orders", Err(HostMismatch)),
+        (&orders, "GET 10.96.7.8 /orders", Err(HostMismatch)),
+        (&orders, "GET evil.example /orders", Err(HostMismatch)),
+        (&orders, "GET help.example.com /orders", Err(HostMismatch)),
+        (&orders, "GET order.shop /orders", Err(HostMismatch)),
+        (&orders, "GET shop.svc.cluster.local /orders", Err(HostMismatch)),
+        (&orders, "POST orders.shop /orders", Err(MethodNotDeclared)),
+        (&orders, "DELETE orders.shop /search", Err(MethodNotDeclared)),
+        (&orders, "GET orders.shop /search", Err(MethodNotDeclared)),
+        (&orders, "TRACE orders.shop /orders", Err(MethodNotDeclared)),
+        (&orders, "CONNECT orders.shop /orders", Err(MethodNotDeclared)),
+        (&orders, "get orders.shop /orders", Err(MethodNotDeclared)),
+        (&orders, "GET orders.shop /admin", Err(PathNotDeclared)),
+        (&orders, "GET orders.shop /ordersx", Err(PathNotDeclared)),
+        (&orders, "GET orders.shop /orders%2f7", Err(PathAmbiguous)),
+        (&orders, "GET+ orders.shop /orders", Err(UpgradeNotDeclared)),
+        (&orders, "GET! orders.shop /orders", Err(MethodOverride)),
+        (&orders, "POST orders.shop /search?_method=DELETE", Err(MethodOverride)),
+        (&orders, "GET =orders /orders", Err(NameNotDeclared)),
+        (&pod, "GET orders-0.orders.shop:8080 /orders", Ok("orders")),
+        (&pod, "GET orders.shop:8080 /orders", Ok("orders")),
+        (&pod, "GET orders-1.orders.shop:8080 /orders", Err(HostMismatch)),
+        (&pod, "GET orders.shop /orders", Err(HostMismatch)),
+        (&cache, "DELETE cache:8080 /a%2fb?_method=PUT", Ok("cache")),
+        (&cache, "PROPFIND! cache:8080 /", Ok("cache")),
+        (&cache, "TRACE cache:8080 /", Err(MethodNotDeclared)),
+        (&cache, "GET+ cache:8080 /", Err(UpgradeNotDeclared)),
+        (&public, "GET plain.example.com /", Ok("plain")),
+        (&public, "POST plain.example.com /", Err(MethodNotDeclared)),
+        (&public, "GET help.example.com /", Err(PortNotDeclared)),
+        (&public, "GET evil.example /", Err(NameNotDeclared)),
+        (&public, "GET odd.example.com:8080 /", Err(HostMismatch)),
+        (&public, "GET 203.0.113.7 /", Err(HostMismatch)),
+        (&help, "GET help.example.com /", Ok("help")),
+        (&help, "GET help.example.com:443 /", Ok("help")),
+        (&help, "GET help.example.com:80 /", Err(HostMismatch)),
+        (&help, "GET model.example.com /v1", Err(HostMismatch)), // another host on a connection of this one
+        (&Site::OWN, "POST =model /v1/chat", Ok("model")),
+        (&Site::OWN, "POST =model /v2", Err(PathNotDeclared)),
+        (&Site::OWN, "GET =orders /orders", Ok("orders")),
+        (&Site::OWN, "GET =raw /", Err(SourceNotDeclared)),
+        (&Site::OWN, "GET =tunnel /", Err(SourceNotDeclared)),
+        (&Site::OWN, "GET =evil /", Err(SourceNotDeclared)),
+        (&Site::OWN, "GET plain.example.com /", Ok("plain")),
+        (&Site::OWN, "GET odd.example.com:8080 /", Ok("odd")),
+        (&Site::OWN, "GET help.example.com:443 /", Err(PortNotDeclared)), // it speaks TLS
+        (&Site::OWN, "GET help.example.com /", Err(PortNotDeclared)),
+        (&Site::OWN, "GET orders.shop /orders", Err(NameNotDeclared)),
+        (&Site::OWN, "GET 203.0.113.7 /", Err(NameNotDeclared)),
+    ];
+    for (site, line, expected) in cases {
+        let found = asked(&policy, site, line).map(|permit| permit.source().to_owned());
+        assert_eq!(found.as_deref().map_err(|reason| *reason), *expected, "{line} at {site:?}");
+    }
+    let observed = http_policy(|v| v["mode"] = json!("Observe"));
+    for (site, line, expected) in cases.iter().filter(|(_, line, _)| !line.contains("=")) {
+        let found = asked(&observed, site, line).map(|permit| permit.observed());
+        match found {
+            Ok(observed) => assert_eq!(observed, expected.err(), "{line} in Observe"),
+            Err(reason) => assert!(line.contains("203.0.113.7") && Err(reason) == expected.map(|_| ()), "{line}: {reason}"),
+        }
+    }
+    let suspended = http_policy(|v| v["suspended"] = json!(true));
+    assert!(cases.iter().all(|(site, line, _)| asked(&suspended, site, line) == Err(Suspended)));
+}
+
+#[test]
+fn where_requests_go_and_as_whom() {
+    let policy = http_policy(|_| {});
+    let based = asked(&policy, &Site::OWN, "POST =model /v1").unwrap();
+    assert_eq!(based.upstream(), &Upstream::Named { name: name("model.example.com"), port: 443 });
+    assert_eq!((based.leg(), based.authority().unwrap().to_string().as_str()), (Leg::Http(Scheme::Https), "model.example.com"));
+    let service = asked(&policy, &Site::OWN, "GET =cache /").unwrap();
+    assert_eq!(service.upstream(), &Upstream::Named { name: name("cache.support.svc.cluster.local"), port: 8080 });
+    assert_eq!((service.leg(), service.authority().unwrap().to_string().as_str()), (Leg::Http(Scheme::Http), "cache.support.svc:8080"));
+    let names = [name("orders.shop.svc.cluster.local")];
+    let arrived = Arrived::At { to: at("10.96.7.7:80"), names: &names };
+    let orders = site(&policy, arrived, None);
+    let permit = asked(&policy, &orders, "GET orders.shop /orders").unwrap();
+    assert_eq!(permit.upstream(), &Upstream::Service { name: names[0].clone(), address: at("10.96.7.7:80") });
+    assert_eq!(permit.authority(), None, "the client said it");
+    // What is narrowed is cut, between requests as well.
+    let without = |source: &str| http_policy(|v| v["destinations"].as_array_mut().unwrap().retain(|d| d["source"] != source));
+    assert_eq!((policy.still(&permit, None), policy.still_of(&orders)), (Ok(()), Ok(())));
+    let gone = Err(Reason::DestinationNotDeclared);
+    assert_eq!((without("orders").still(&permit, None), without("orders").still_of(&orders)), (gone, gone));
+    assert_eq!(without("model").still(&based, None), gone);
+    // What was told request by request is not let through as bytes, and the other way round.
+    let raw = http_policy(|v| drop(v["destinations"][0]["target"].as_object_mut().unwrap().remove("http")));
+    assert_eq!((raw.still(&permit, None), raw.still_of(&orders)), (gone, gone));
+    let own = http_policy(|v| v["network"]["own"].as_array_mut().unwrap().push(json!("203.0.113.0/24")));
+    let reached = Some("203.0.113.7".parse().unwrap());
+    assert_eq!(own.still(&based, reached), Err(Reason::ResolvesToForbiddenAddress));
+}
+
+#[test]
+fn http_that_no_guard_could_hold() {
+    let fault = |rule: serde_json::Value| {
+        let mut value = serde_json::to_value(document()).unwrap();
+        value["format"] = json!(2);
+        value["destinations"][0]["target"]["http"] = rule;
+        let read = Document::read(&serde_json::to_vec(&value).unwrap()).and_then(GuardPolicy::try_from);
+        read.err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    let of = |rules: serde_json::Value| json!({"scheme": "Http", "port": 80, "access": "Read", "rules": rules});
+    assert_eq!(fault(of(json!([]))), "");
+    for (http, expected) in [
+        (of(json!([{"methods": ["DELETE"]}])), "data source orders: http.rules[0]: methods: DELETE is no reading"),
+        (of(json!([{"methods": ["POST"]}])), "rules[0]: paths: with access Read, POST needs the paths"),
+        (of(json!([{"methods": ["get"]}])), "\"get\" is no method"),
+        (of(json!([{"methods": ["CONNECT"]}])), "\"CONNECT\" is no method"),
+        (of(json!([{"upgrades": ["h2c"]}])), "\"h2c\" cannot be let through"),
+        (of(json!([{"methods": ["POST"], "paths": [{"type": "Exact", "value": "/a"}], "upgrades": ["websocket"]}])), "begins with GET"),
+        (of(json!([{"paths": [{"type": "Exact", "value": "a"}]}])), "a path begins with one slash"),
+        (of(json!([{"paths": [{"type": "Exact", "value": "/a/../b"}]}])), "no `.` or `..` segments"),
+        (of(json!([{"paths": [{"type": "Regex", "value": "/a"}]}])), "unknown variant `Regex`"),
+        (of(json!(vec![json!({}); MOST_RULES + 1])), "65 of them"),
+        (json!({"scheme": "Http", "port": 0, "access": "Read"}), "port: 1 to 65535"),
+        (json!({"scheme": "Http", "port": 80, "access": "Read", "inspect": "Intercept"}), "no TLS to intercept"),
+    ] {
+        let found = fault(http);
+        assert!(found.contains(expected), "`{expected}` in `{found}`");
+    }
+    let older = {
+        let mut value = serde_json::to_value(http_policy_document()).unwrap();
+        value["format"] = json!(1);
+        Document::read(&serde_json::to_vec(&value).unwrap()).and_then(GuardPolicy::try_from).err().unwrap().to_string()
+    };
+    assert!(older.contains("format 1 says nothing of HTTP"), "{older}");
+    assert_eq!((document().oldest_format(), http_policy_document().oldest_format()), (1, 2));
+}
+
+fn http_policy_document() -> Document {
+    let mut document = document();
+    let http = Http { scheme: Scheme::Https, inspect: Inspect::BaseUrl, port: 443, access: HttpAccess::Read, rules: Vec::new() };
+    document.destinations.push(Destination {
+        source: "judged".into(),
+        target: Target::Host { name: name("judged.example.com"), port: 443, http: Some(http) },
+    });
+    document.format = 2;
+    document
+}
+
 proptest! {
     /// Whatever the address and whoever the client claims to talk to: what is let through is a declared destination and port.
     #[test]
@@ -410,15 +702,16 @@ proptest! {
         let ip = if six { IpAddr::V6(v6.into()) } else { IpAddr::V4(v4.into()) };
         let to = SocketAddr::new(ip, port);
         let names = ["orders.shop.svc.cluster.local", "cache.support.svc.cluster.local", "legacy.support.svc.cluster.local", "help.example.com"].map(name);
-        let connect = policy.connect(to, names.get(known));
+        let known: Vec<&DomainName> = names.get(known).into_iter().collect();
+        let connect = connect(&policy, to, &known);
         let servers = ["help.example.com", "odd.example.com", "evil.example", "orders.shop.svc.cluster.local"];
-        let verdict = if connect == Connect::ReadHello { policy.hello(to, Ok(name(servers[server]))) } else { connect };
+        let verdict = if connect == Connect::ReadFirst { hello(&policy, to, Ok(name(servers[server]))) } else { connect };
         if let Connect::Permitted(permit) = verdict {
             prop_assert!(policy.still(&permit, None).is_ok());
             match permit.upstream() {
                 Upstream::Service { address, .. } => prop_assert!([5432, 15432, 6379, 1521].contains(&address.port()) && !policy.own.is_outside(address.ip())),
                 Upstream::Kubernetes(address) => prop_assert!([at("10.96.0.1:443"), at("192.0.2.1:6443")].contains(address)),
-                Upstream::Host { name, port } => prop_assert!([("help.example.com", 443), ("odd.example.com", 8443)].contains(&(name.as_str(), *port))),
+                Upstream::Named { name, port } => prop_assert!([("help.example.com", 443), ("odd.example.com", 8443)].contains(&(name.as_str(), *port))),
                 Upstream::Anywhere(_) => prop_assert!(false, "Enforce lets nothing else pass"),
             }
         }

@@ -6,12 +6,16 @@
 mod address;
 mod ceiling;
 mod domain;
+mod http;
 mod permission;
 mod selector;
 
 pub use address::{AddressBlock, Ranges, RangesError, parse_block};
 pub use ceiling::{Ceiling, CeilingHost, CeilingKubernetes, CeilingService, Ceilings, Excess, HostPattern, Names, Unscoped};
 pub use domain::{DomainName, DomainNameError};
+pub use http::{
+    Authority, AuthorityError, Host, LONGEST_METHOD, Path, PathError, PathPattern, RequestTarget, SAFE_METHODS, is_method, names_a_method,
+};
 pub use permission::{NEVER_GRANTABLE, NeverGrantable, Permission, Verb, never_grantable};
 pub use selector::{Requirement, Selector, SelectorError};
 
