@@ -6,8 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
-use remit::policy::{Connect, Document, GuardPolicy, Lookup, Mode, Permit, Reason, Record, Target, Upstream};
-use remit::scope::DomainName;
+use remit::policy::{
+    Arrived, Connect, Document, First, GuardPolicy, Http, HttpAccess, HttpRule, Lookup, MethodField, Mode, Of, Permit, Record, Request,
+    Site, Target, Upstream,
+};
+use remit::scope::{Authority, DomainName, RequestTarget};
 
 const ADDRESSES: [&str; 16] = [
     "10.96.0.1",
@@ -35,6 +38,9 @@ const NAMES: [&str; 5] = [
     "kubernetes.default.svc.cluster.local",
     "evil.example",
 ];
+const HOSTS: [&str; 4] = ["help.example.com", "orders.shop", "orders", "evil.example"];
+const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "DELETE"];
+const PATHS: [&str; 4] = ["/", "/articles/7", "/search", "/a%2fb"];
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(document) = Document::read(bytes) else { return };
@@ -55,14 +61,15 @@ fuzz_target!(|bytes: &[u8]| {
         .filter_map(|d| if let Target::Kubernetes { addresses } = &d.target { addresses.first() } else { None });
     let fixed = addresses.iter().flat_map(|ip| PORTS.map(|port| SocketAddr::new(*ip, port)));
     for to in fixed.chain(declared.take(4).copied()) {
-        let connect = match policy.connect(to, &names) {
+        let arrived = Arrived::At { to, names: &names };
+        let connect = match policy.connect(arrived, None) {
             // Whatever it names then.
-            Connect::ReadHello => {
+            Connect::ReadFirst => {
                 assert!(!never(to.ip().to_canonical()));
                 for name in &names {
-                    judged(&document, &policy, to, policy.hello(to, Ok(name.clone())));
+                    judged(&document, &policy, to, policy.connect(arrived, Some(&First::Hello(Ok(name.clone())))));
                 }
-                policy.hello(to, Err(Reason::TlsRequired))
+                policy.connect(arrived, Some(&First::Other))
             }
             connect => connect,
         };
@@ -91,7 +98,11 @@ fn looked_up(document: &Document, policy: &GuardPolicy, name: &DomainName, addre
 }
 
 fn judged(document: &Document, policy: &GuardPolicy, to: SocketAddr, connect: Connect) {
-    let Connect::Permitted(permit) = connect else { return assert_ne!(connect, Connect::ReadHello, "it was read") };
+    if let Connect::Http(site) = &connect {
+        assert!(!document.suspended && policy.still_of(site).is_ok());
+        return requested(document, policy, to, site);
+    }
+    let Connect::Permitted(permit) = connect else { return assert_ne!(connect, Connect::ReadFirst, "it was read") };
     assert_eq!(policy.still(&permit, None), Ok(()));
     let by_observe = matches!(permit.upstream(), Upstream::Anywhere(_));
     assert_eq!(permit.observed().is_some(), by_observe);
@@ -104,6 +115,38 @@ fn judged(document: &Document, policy: &GuardPolicy, to: SocketAddr, connect: Co
     }
 }
 
+/// Requests of a site: what is let through is declared there, with this method on this path, by the document alone.
+fn requested(document: &Document, policy: &GuardPolicy, to: SocketAddr, site: &Site) {
+    let all = HOSTS.iter().flat_map(|host| METHODS.map(|method| (host, method)));
+    for (host, method, path) in all.flat_map(|(host, method)| PATHS.map(|path| (host, method, path))) {
+        let authority: Authority = format!("{host}:{}", to.port().max(1)).parse().unwrap();
+        let target = RequestTarget::parse(path).unwrap();
+        let request = Request { of: Of::Authority(&authority), method, target: &target, upgrade: None, method_field: MethodField::Absent };
+        let Ok(permit) = policy.request(site, &request) else { continue };
+        if permit.observed().is_some() {
+            assert!(observes(document));
+            continue;
+        }
+        assert_eq!(policy.still(&permit, None), Ok(()));
+        let allows = |http: &Http| {
+            let write = !["GET", "HEAD", "OPTIONS"].contains(&method);
+            let of_rule = |rule: &HttpRule| {
+                let of_path = rule.paths.is_empty() || rule.paths.iter().any(|pattern| pattern.matches(target.path()));
+                let named = rule.methods.contains(method) || method == "HEAD" && rule.methods.contains("GET");
+                of_path && (named || rule.methods.is_empty() && (!write || http.access == HttpAccess::ReadWrite))
+            };
+            if http.rules.is_empty() { !write || http.access == HttpAccess::ReadWrite } else { http.rules.iter().any(of_rule) }
+        };
+        let found = document.destinations.iter().any(|destination| {
+            let (Target::Service { http: Some(http), .. } | Target::Host { http: Some(http), .. }) = &destination.target else {
+                return false;
+            };
+            destination.source == permit.source() && allows(http)
+        });
+        assert!(found, "{to} {host} {method} {path}: {permit:?}");
+    }
+}
+
 /// By the document alone.
 fn declared(document: &Document, to: SocketAddr, permit: &Permit) -> bool {
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
@@ -113,15 +156,16 @@ fn declared(document: &Document, to: SocketAddr, permit: &Permit) -> bool {
             let lists = |target: &Target| matches!(target, Target::Kubernetes { addresses } if addresses.contains(address));
             *address == to && !never(to.ip()) && document.destinations.iter().any(|d| d.source == source && lists(&d.target))
         }
-        Upstream::Host { name, port } => {
-            let is = |target: &Target| matches!(target, Target::Host { name: declared, port: at } if declared == name && at == port);
+        Upstream::Named { name, port } => {
+            let is =
+                |target: &Target| matches!(target, Target::Host { name: declared, port: at, http: None } if declared == name && at == port);
             let own = document.network.own.iter().any(|block| block.contains(&to.ip()));
             *port == to.port() && !own && document.destinations.iter().any(|d| d.source == source && is(&d.target))
         }
         Upstream::Service { name, address } => {
             // The Service of this name or, for one of its pods, of this name without its first label.
             let of_name = |target: &Target| match target {
-                Target::Service { name: service, namespace, ports, addresses } => {
+                Target::Service { name: service, namespace, ports, addresses, http: None } => {
                     let full = format!("{service}.{namespace}.svc.{}", document.network.domain).to_lowercase();
                     let full = full.strip_suffix('.').unwrap_or(&full);
                     let it = name.as_str() == full || name.parent().is_some_and(|parent| parent.as_str() == full);

@@ -12,15 +12,19 @@
 
 pub mod channel;
 mod dns;
+mod gate;
 mod harden;
 mod health;
+mod http;
 mod keeper;
 mod newest;
 mod peer;
 mod record;
 pub mod redirect;
 mod resolver;
+mod stream;
 mod tcp;
+mod upstream;
 mod usage;
 
 use std::io;
@@ -84,11 +88,19 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
-    let tcp = tcp::Server::listen(held.clone(), resolver.clone(), records.clone(), usage.clone(), hardening.connections()).await?;
+    let gate = gate::Gate {
+        held: held.clone(),
+        resolver: resolver.clone(),
+        records: records.clone(),
+        usage: usage.clone(),
+        upstreams: upstream::Upstreams::default(),
+    };
+    let tcp = tcp::Server::listen(Arc::new(gate), hardening.connections()).await?;
     hardening.confine(&policy, &records)?;
+    let last = records.clone();
     let counter = tokio::spawn({
         let records = records.clone();
-        async move { records.count().await }
+        async move { tokio::join!(records.count(), records.write_together()) }
     });
     let channel = client.map(|client| {
         let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, usage };
@@ -102,7 +114,9 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     terminate.recv().await;
     tcp.abort();
     open.drained(drain).await;
-    for part in [file, health, dns, counter].into_iter().chain(channel) {
+    last.written();
+    counter.abort();
+    for part in [file, health, dns].into_iter().chain(channel) {
         part.abort();
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What was refused, or let through by Observe alone, and what changed: JSON lines on stdout, which every cluster collects already.
 //!
 //! Promise: one line, one record, whatever names a client sends (JSON escapes them). At most [`MOST_A_SECOND`] denials a second for each
-//! reason, names apart from connections, so that no flood of one hides another; what is left out is counted, and said within a second.
+//! reason, names, connections and requests apart, so that no flood of one hides another; what is left out is counted, and said within a second.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,10 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::policy::{Attempt, GuardPolicy, Reason};
 
 const MOST_A_SECOND: u32 = 25;
+/// For how long a record of a request waits for others.
+const TOGETHER: Duration = Duration::from_millis(100);
+/// Bytes of them that wait at most.
+const MOST_WAITING: usize = 16 * 1024;
 
 pub struct Records {
     to: Mutex<Box<dyn Write + Send>>,
@@ -21,6 +26,10 @@ pub struct Records {
     totals: Mutex<BTreeMap<(Outcome, Reason), u64>>,
     count: AtomicU64,
     seed: u64,
+    /// Lines of requests that wait to be written together.
+    waiting: Mutex<Vec<u8>>,
+    /// Some wait.
+    some: Notify,
 }
 
 /// What became of an attempt. Only who decided it knows: also in Observe not everything is let through.
@@ -38,6 +47,7 @@ pub enum Outcome {
 enum Kind {
     Names,
     Connections,
+    Requests,
 }
 
 struct Pace {
@@ -64,6 +74,22 @@ struct Denial<'a> {
     digest: Option<&'a str>,
 }
 
+/// A request that was let through. [`crate::policy::ACCESS`] says what its fields mean.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Access<'a> {
+    pub source: &'a str,
+    pub method: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    pub status: u16,
+    pub sent: u64,
+    pub received: u64,
+    pub microseconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<&'a str>,
+}
+
 impl Records {
     pub fn stdout() -> Self {
         Self::to(Box::new(io::stdout()))
@@ -77,6 +103,8 @@ impl Records {
             totals: Mutex::default(),
             count: AtomicU64::new(0),
             seed: RandomState::new().hash_one(0u8),
+            waiting: Mutex::default(),
+            some: Notify::new(),
         }
     }
 
@@ -87,6 +115,7 @@ impl Records {
         let kind = match attempted {
             Attempt::Name(_) | Attempt::Question(_) => Kind::Names,
             Attempt::Address(_) | Attempt::Server { .. } => Kind::Connections,
+            Attempt::Request { .. } => Kind::Requests,
         };
         if !self.may_write(reason, kind) {
             return id;
@@ -136,9 +165,57 @@ impl Records {
         self.write(&serde_json::json!({"time": now(), "event": "trouble", "what": what, "message": message}));
     }
 
+    /// A request that was let through: written with others, within [`TOGETHER`].
+    pub fn access(&self, access: &Access<'_>) {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Line<'a, 'b> {
+            time: u64,
+            event: &'static str,
+            request_id: String,
+            #[serde(flatten)]
+            access: &'a Access<'b>,
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(|e| e.into_inner());
+        let before = waiting.len();
+        let line = Line { time: now(), event: "request", request_id: self.id(), access };
+        if serde_json::to_writer(&mut *waiting, &line).is_err() {
+            waiting.truncate(before);
+            return;
+        }
+        waiting.push(b'\n');
+        let full = waiting.len() >= MOST_WAITING;
+        drop(waiting);
+        if full {
+            self.written();
+        } else if before == 0 {
+            self.some.notify_one();
+        }
+    }
+
+    /// Writes what waits.
+    pub fn written(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(|e| e.into_inner()));
+        if !waiting.is_empty() {
+            let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
+            let _ = to.write_all(&waiting).and_then(|()| to.flush());
+        }
+    }
+
+    /// Writes, together, what came within a moment.
+    pub async fn write_together(&self) {
+        loop {
+            self.some.notified().await;
+            tokio::time::sleep(TOGETHER).await;
+            self.written();
+        }
+    }
+
     fn write(&self, record: &impl Serialize) {
         let Ok(mut line) = serde_json::to_vec(record) else { return };
         line.push(b'\n');
+        // In their order.
+        self.written();
         let mut to = self.to.lock().unwrap_or_else(|e| e.into_inner());
         // Who reads stdout may be gone; what is refused stays refused.
         let _ = to.write_all(&line).and_then(|()| to.flush());

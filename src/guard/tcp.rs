@@ -5,30 +5,34 @@
 //! costs no buffer of the guard's, and [`BUFFER`] bounds the kernel's. A peer that is gone, or that has stopped reading while something
 //! waits for it, holds its place for [`GONE`] at most; a living peer that is silent holds it for as long as both directions are open.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::dns::loopback;
-use super::record::{Outcome, Records};
-use super::resolver::SharedResolver;
-use super::usage::{Slot, Usage};
-use super::{GuardError, Held, original_destination};
-use crate::policy::pod::TCP_PORT;
-use crate::policy::{Arrived, Attempt, Connect, First, GuardPolicy, Permit, Reason, Upstream};
+use super::gate::{Denied, Gate};
+use super::http::{self, Client};
+use super::record::Outcome;
+use super::resolver::Names;
+use super::stream::{SCRATCH, Stream, bound, reset};
+use super::usage::Slot;
+use super::{GuardError, original_destination};
+use crate::policy::pod::{HTTP_PORT, TCP_PORT};
+use crate::policy::{Arrived, Attempt, Connect, First, GuardPolicy, Permit, Reason, Site};
+use crate::scope::DomainName;
 use crate::wire::tls::Hello;
 
 pub const MOST: u32 = 4_096;
@@ -36,23 +40,9 @@ pub const MOST: u32 = 4_096;
 pub const FILES_EACH: u32 = 3;
 /// For the whole ClientHello.
 const HELLO: Duration = Duration::from_secs(5);
-/// For one address of an upstream.
-const REACH: Duration = Duration::from_secs(5);
-/// Read and written at once.
-const CHUNK: usize = 64 * 1024;
 /// After so many reads (1 MiB) others have their turn: however fast both ends are, the keeper soon sees a new policy. It costs nothing that
 /// could be measured: 160 to 218 MiB/s through an echo with it, 150 to 169 without, in turns on a busy machine.
 const ROUNDS: usize = 16;
-/// What the kernel keeps for each direction of each socket (it doubles this, for its own bookkeeping): 2 MiB for a connection of which all
-/// queues are full, where the kernel's own limits allow 40 MiB and more. On the node nothing is slower (160 to 218 MiB/s through an echo, 144
-/// to 154 with the kernel's sizes); far away it is the window: at most 2.5 MiB/s from a host at 100 ms.
-const BUFFER: usize = 256 * 1024;
-/// When a silent peer is asked whether it is there; then each [`ASK_EVERY`], [`ASK_TIMES`] times.
-const SILENT: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_secs(15);
-const ASK_TIMES: u32 = 4;
-/// When a peer that does not answer, or does not take what waits for it, is given up: as long as the questions above take.
-const GONE: Duration = Duration::from_secs(120);
 /// Once one direction has ended: how long nothing may come in the other. Who has said everything waits for an answer only, and a side that
 /// never says its own end would hold its place for ever.
 const HALF_OPEN: Duration = Duration::from_secs(120);
@@ -60,19 +50,25 @@ const HALF_OPEN: Duration = Duration::from_secs(120);
 const FEW: u32 = 32;
 
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    gate: Arc<Gate>,
+    listeners: Vec<(TcpListener, Way)>,
+    door: Arc<Door>,
 }
 
-struct Gate {
-    held: Held,
-    resolver: SharedResolver,
-    records: Arc<Records>,
-    usage: Arc<Usage>,
+/// Who is let in, and how many.
+pub struct Door {
+    gate: Arc<Gate>,
     room: Arc<Semaphore>,
     most: u32,
     /// For those that are not judged yet: who says nothing keeps nobody out who may pass.
     unjudged: Semaphore,
+}
+
+/// How connections come to a listener.
+#[derive(Clone, Copy)]
+enum Way {
+    Redirected,
+    /// To the guard itself.
+    Own,
 }
 
 /// How many connections are open.
@@ -89,43 +85,53 @@ impl Open {
 }
 
 impl Server {
-    pub async fn listen(
-        held: Held,
-        resolver: SharedResolver,
-        records: Arc<Records>,
-        usage: Arc<Usage>,
-        most: u32,
-    ) -> Result<Self, GuardError> {
+    /// Where a pod's connections arrive.
+    pub async fn listen(gate: Arc<Gate>, most: u32) -> Result<Self, GuardError> {
         let mut listeners = Vec::new();
-        for at in loopback(TCP_PORT) {
-            let failed = |source| GuardError::Listen { at, source };
-            let listener = TcpListener::bind(at).await.map_err(failed)?;
-            // What it accepts inherits it.
-            bound(SockRef::from(&listener)).map_err(failed)?;
-            listeners.push(listener);
+        for (port, way) in [(TCP_PORT, Way::Redirected), (HTTP_PORT, Way::Own)] {
+            for at in loopback(port) {
+                listeners.push((listener(at).await?, way));
+            }
         }
+        Ok(Self::of(listeners, gate, most))
+    }
+
+    /// At this address alone, as a base URL and a forward proxy.
+    pub async fn listen_at(at: SocketAddr, gate: Arc<Gate>, most: u32) -> Result<Self, GuardError> {
+        Ok(Self::of(vec![(listener(at).await?, Way::Own)], gate, most))
+    }
+
+    fn of(listeners: Vec<(TcpListener, Way)>, gate: Arc<Gate>, most: u32) -> Self {
         let room = Arc::new(Semaphore::new(most as usize));
         let unjudged = Semaphore::new((most / 4).max(FEW) as usize);
-        Ok(Self { listeners, gate: Arc::new(Gate { held, resolver, records, usage, room, most, unjudged }) })
+        Self { listeners, door: Arc::new(Door { gate, room, most, unjudged }) }
     }
 
     pub fn open(&self) -> Open {
-        Open { room: self.gate.room.clone(), most: self.gate.most }
+        Open { room: self.door.room.clone(), most: self.door.most }
     }
 
     pub async fn serve(self) {
-        let Self { listeners, gate } = self;
+        let Self { listeners, door } = self;
         let mut parts = tokio::task::JoinSet::new();
-        for listener in listeners {
-            parts.spawn(accept(listener, gate.clone()));
+        for (listener, way) in listeners {
+            parts.spawn(accept(listener, way, door.clone()));
         }
         while parts.join_next().await.is_some() {}
     }
 }
 
-async fn accept(listener: TcpListener, gate: Arc<Gate>) {
+async fn listener(at: SocketAddr) -> Result<TcpListener, GuardError> {
+    let failed = |source| GuardError::Listen { at, source };
+    let listener = TcpListener::bind(at).await.map_err(failed)?;
+    // What it accepts inherits it.
+    bound(SockRef::from(&listener)).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn accept(listener: TcpListener, way: Way, door: Arc<Door>) {
     loop {
-        let mut client = match listener.accept().await {
+        let client = match listener.accept().await {
             Ok((client, _)) => client,
             Err(_) => {
                 // For example no file descriptor left: not at full speed into the same wall.
@@ -133,90 +139,139 @@ async fn accept(listener: TcpListener, gate: Arc<Gate>) {
                 continue;
             }
         };
-        let Ok(to) = original_destination(SockRef::from(&client)) else {
+        let to = match way {
+            Way::Redirected => original_destination(SockRef::from(&client)).ok(),
+            Way::Own => client.local_addr().ok(),
+        };
+        let Some(to) = to else {
             reset(&client);
             continue;
         };
-        let Ok(place) = gate.room.clone().try_acquire_owned() else {
-            gate.records.judged(Outcome::Refused, Reason::TooManyConnections, &Attempt::Address(to), gate.held.borrow().as_deref());
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let Ok(place) = door.room.clone().try_acquire_owned() else {
+            let Gate { records, held, .. } = &*door.gate;
+            records.judged(Outcome::Refused, Reason::TooManyConnections, &Attempt::Address(to), held.borrow().as_deref());
             reset(&client);
             continue;
         };
-        let gate = gate.clone();
+        let door = door.clone();
         tokio::spawn(async move {
-            gate.connection(&mut client, to).await;
+            match way {
+                Way::Redirected => door.redirected(client, to).await,
+                Way::Own => http::serve(&door, Stream::Tcp(client), BytesMut::new(), Client::own()).await,
+            }
             drop(place);
         });
     }
 }
 
-/// Ends it so that the other side sees an error and not an end.
-fn reset(stream: &TcpStream) {
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+/// How a connection goes on.
+enum Judged {
+    Bytes(Permit, Arc<GuardPolicy>),
+    Requests(Site),
 }
 
-/// Bounds what a peer can make this socket cost: memory, and time. What is small waits for no acknowledgement.
-fn bound(socket: SockRef<'_>) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_recv_buffer_size(BUFFER)?;
-    socket.set_send_buffer_size(BUFFER)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENT).with_interval(ASK_EVERY).with_retries(ASK_TIMES))?;
-    socket.set_tcp_user_timeout(Some(GONE))
+/// How a connection came, and what was asked of the guard itself.
+enum Asked {
+    Address(SocketAddr),
+    Name(DomainName, u16),
 }
 
-/// Why not, and by which policy.
-struct Denied {
-    reason: Reason,
-    /// None: there is none.
-    policy: Option<Arc<GuardPolicy>>,
-}
-
-impl Denied {
-    fn by(policy: Arc<GuardPolicy>, reason: Reason) -> Self {
-        Self { reason, policy: Some(policy) }
-    }
-}
-
-impl Gate {
-    /// Until it has ended, or was refused.
-    async fn connection(&self, client: &mut TcpStream, to: SocketAddr) {
-        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        let mut attempt = Attempt::Address(to);
-        if let Err(Denied { reason, policy }) = self.judged_and_passed(client, to, &mut attempt).await {
-            self.records.judged(Outcome::Refused, reason, &attempt, policy.as_deref());
-            reset(client);
+impl Asked {
+    fn attempt(&self) -> Attempt {
+        match self {
+            Self::Address(to) => Attempt::Address(*to),
+            Self::Name(name, port) => Attempt::Server { name: name.clone(), port: *port },
         }
     }
 
-    async fn judged_and_passed(&self, client: &mut TcpStream, to: SocketAddr, attempt: &mut Attempt) -> Result<(), Denied> {
-        let mut hello = Vec::new();
-        let (permit, policy) = {
+    fn wanted(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address(to) => Some(*to),
+            Self::Name(..) => None,
+        }
+    }
+}
+
+impl Door {
+    async fn redirected(&self, client: TcpStream, to: SocketAddr) {
+        self.connection(client, BytesMut::new(), Asked::Address(to)).await;
+    }
+
+    /// What CONNECT led to. `before`: what came right after it.
+    pub async fn asked_for(&self, client: TcpStream, before: BytesMut, name: DomainName, port: u16) {
+        self.connection(client, before, Asked::Name(name, port)).await;
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Whether a connection to this host may begin: what CONNECT asks.
+    pub fn may_ask_for(&self, name: &DomainName, port: u16) -> Result<(), Denied> {
+        let policy = self.gate.policy()?;
+        match policy.connect(Arrived::For { name, port }, None) {
+            Connect::Denied(reason) => Err(Denied::by(policy, reason)),
+            Connect::Permitted(_) | Connect::Http(_) | Connect::ReadFirst => Ok(()),
+        }
+    }
+
+    /// Until it has ended, or was refused.
+    async fn connection(&self, mut client: TcpStream, before: BytesMut, asked: Asked) {
+        let mut attempt = asked.attempt();
+        let mut first = before;
+        let judged = async {
             // In a box, as is what reaches: what they need is given back before the long part begins.
-            let mut judged = Box::pin(self.judge(client, to, &mut hello, attempt));
+            let mut judged = Box::pin(self.judge(&client, &asked, &mut first, &mut attempt));
             tokio::select! {
                 biased;
-                permit = &mut judged => permit?,
+                judged = &mut judged => judged,
                 // It must wait.
                 () = std::future::ready(()) => {
-                    let full = |_| Denied { reason: Reason::TooManyConnections, policy: self.held.borrow().clone() };
+                    let full = |_| Denied { reason: Reason::TooManyConnections, policy: self.gate.held.borrow().clone() };
                     let _place = self.unjudged.try_acquire().map_err(full)?;
-                    judged.await?
+                    judged.await
                 }
             }
         };
+        let ended = match judged.await {
+            Ok(Judged::Bytes(permit, policy)) => self.pass(&mut client, &permit, policy, &first, asked.wanted(), &attempt).await,
+            Ok(Judged::Requests(site)) => {
+                let server = if let Attempt::Server { name, .. } = attempt { Some(name) } else { None };
+                return http::begin(self, client, first, Client { site, wanted: asked.wanted(), server }).await;
+            }
+            Err(denied) => Err(denied),
+        };
+        if let Err(Denied { reason, policy }) = ended {
+            self.gate.records.judged(Outcome::Refused, reason, &attempt, policy.as_deref());
+            reset(&client);
+        }
+    }
+
+    /// Bytes, as they come. `first`: what was read of them.
+    async fn pass(
+        &self,
+        client: &mut TcpStream,
+        permit: &Permit,
+        policy: Arc<GuardPolicy>,
+        first: &[u8],
+        wanted: Option<SocketAddr>,
+        attempt: &Attempt,
+    ) -> Result<(), Denied> {
+        let gate = &*self.gate;
         if let Some(reason) = permit.observed() {
-            self.records.judged(Outcome::LetThrough, reason, attempt, Some(&policy));
+            gate.records.judged(Outcome::LetThrough, reason, attempt, Some(&policy));
         }
         // The connection may outlive it.
         drop(policy);
-        let (mut upstream, reached) = self.while_permitted(&permit, None, Box::pin(self.reach(&permit, to))).await??;
-        let slot = self.usage.of(permit.source());
+        let (mut upstream, reached) = gate.while_permitted(permit, None, Box::pin(gate.reach(permit, wanted))).await??;
+        let slot = gate.usage.of(permit.source());
         slot.connections.fetch_add(1, Ordering::Relaxed);
         let passed = async {
-            write_all(&upstream, &hello, &slot.sent).await?;
+            write_all(&upstream, first, &slot.sent).await?;
             pass_both(client, &mut upstream, HALF_OPEN, &slot).await
         };
-        let ended = self.while_permitted(&permit, Some(reached), passed).await;
+        let ended = gate.while_permitted(permit, Some(reached), passed).await;
         if !matches!(ended, Ok(Ok(()))) {
             // What one side broke off, the other sees broken off.
             reset(client);
@@ -225,123 +280,70 @@ impl Gate {
         ended.map(drop)
     }
 
-    /// What the policy says that holds when the judgement is made. `hello`: what was read for it.
-    async fn judge(
-        &self,
-        client: &TcpStream,
-        to: SocketAddr,
-        hello: &mut Vec<u8>,
-        attempt: &mut Attempt,
-    ) -> Result<(Permit, Arc<GuardPolicy>), Denied> {
-        let mut first = None;
+    /// What the policy says that holds when the judgement is made. `first`: what was read for it.
+    async fn judge(&self, client: &TcpStream, asked: &Asked, first: &mut BytesMut, attempt: &mut Attempt) -> Result<Judged, Denied> {
+        let gate = &*self.gate;
+        let mut read = None;
         loop {
-            let policy = self.policy()?;
-            let names = self.resolver.names_of(&policy, to.ip()).await;
-            if !Arc::ptr_eq(&policy, &self.policy()?) {
+            let policy = gate.policy()?;
+            let names = match asked {
+                Asked::Address(to) => gate.resolver.names_of(&policy, to.ip()).await,
+                Asked::Name(..) => Names { found: Vec::new(), complete: true },
+            };
+            if !Arc::ptr_eq(&policy, &gate.policy()?) {
                 continue;
             }
-            let arrived = Arrived::At { to, names: &names.found };
-            match policy.connect(arrived, first.as_ref()) {
-                Connect::Permitted(permit) => return Ok((permit, policy)),
+            let arrived = match asked {
+                Asked::Address(to) => Arrived::At { to: *to, names: &names.found },
+                Asked::Name(name, port) => Arrived::For { name, port: *port },
+            };
+            match policy.connect(arrived, read.as_ref()) {
+                Connect::Permitted(permit) => return Ok(Judged::Bytes(permit, policy)),
+                Connect::Http(site) => return Ok(Judged::Requests(site)),
                 // Perhaps it leads to a Service that DNS did not answer for.
                 Connect::Denied(Reason::DestinationNotDeclared) if !names.complete => {
                     return Err(Denied::by(policy, Reason::ResolutionFailed));
                 }
                 Connect::Denied(reason) => return Err(Denied::by(policy, reason)),
-                Connect::Http(_) => return Err(Denied::by(policy, Reason::DestinationNotDeclared)),
                 Connect::ReadFirst => {
-                    let read = timeout(HELLO, read_hello(client, hello)).await.unwrap_or(Err(Reason::TooSlow));
-                    if let Ok(name) = &read {
-                        *attempt = Attempt::Server { name: name.clone(), port: to.port() };
+                    let begins = match timeout(HELLO, read_first(client, first)).await {
+                        Ok(begins) => begins,
+                        Err(_) => First::Hello(Err(Reason::TooSlow)),
+                    };
+                    if let First::Hello(Ok(name)) = &begins {
+                        let port = match asked {
+                            Asked::Address(to) => to.port(),
+                            Asked::Name(_, port) => *port,
+                        };
+                        *attempt = Attempt::Server { name: name.clone(), port };
                     }
-                    first = Some(First::Hello(read));
+                    read = Some(begins);
                 }
             }
         }
     }
-
-    fn policy(&self) -> Result<Arc<GuardPolicy>, Denied> {
-        self.held.borrow().clone().ok_or(Denied { reason: Reason::NoPolicy, policy: None })
-    }
-
-    /// The policy is asked first, so nothing of the work is done, however ready it is, that a new policy forbids.
-    async fn while_permitted<T>(&self, permit: &Permit, reached: Option<IpAddr>, work: impl Future<Output = T>) -> Result<T, Denied> {
-        tokio::select! {
-            biased;
-            denied = self.forbidden(permit, reached) => Err(denied),
-            done = work => Ok(done),
-        }
-    }
-
-    async fn reach(&self, permit: &Permit, wanted: SocketAddr) -> Result<(TcpStream, IpAddr), Denied> {
-        let policy = self.policy()?;
-        let addresses: Vec<SocketAddr> = match permit.upstream() {
-            Upstream::Service { name: _, address } | Upstream::Kubernetes(address) | Upstream::Anywhere(address) => vec![*address],
-            Upstream::Named { name, port } => {
-                let found = match self.resolver.resolve(&policy, name).await {
-                    Ok(found) => found,
-                    Err(reason) => return Err(Denied::by(policy, reason)),
-                };
-                let mut all: Vec<SocketAddr> = found.addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
-                // Where the client wanted to go first, if that is where the host is; then its family.
-                all.sort_by_key(|address| (*address != wanted, address.is_ipv4() != wanted.is_ipv4()));
-                all
-            }
-        };
-        if addresses.is_empty() {
-            return Err(Denied::by(policy, Reason::ResolutionFailed));
-        }
-        for address in addresses {
-            if let Ok(Ok(stream)) = timeout(REACH, connect(address)).await {
-                return Ok((stream, address.ip()));
-            }
-        }
-        Err(Denied::by(policy, Reason::Unreachable))
-    }
-
-    /// Resolves when the policy forbids what it permitted.
-    async fn forbidden(&self, permit: &Permit, reached: Option<IpAddr>) -> Denied {
-        let mut held = self.held.clone();
-        loop {
-            if let Some(policy) = &*held.borrow_and_update()
-                && let Err(reason) = policy.still(permit, reached)
-            {
-                return Denied::by(policy.clone(), reason);
-            }
-            if held.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
 }
 
-async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    // `TcpSocket::new` names the protocol, and the filter lets nobody name one.
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
-    bound(SockRef::from(&socket))?;
-    TcpSocket::from_std_stream(socket.into()).connect(to).await
-}
-
-/// Reads into `hello` until the server is known, or that it is too long for one. What was read is sent on as it came.
-async fn read_hello(client: &TcpStream, hello: &mut Vec<u8>) -> Result<crate::scope::DomainName, Reason> {
+/// Reads into `first` until it is known what begins here. What was read is sent on as it came.
+async fn read_first(client: &TcpStream, first: &mut BytesMut) -> First {
     let mut chunk = [0; 4096];
     loop {
-        client.readable().await.map_err(|_| Reason::ServerNameMissing)?;
-        match client.try_read(&mut chunk) {
-            Ok(0) => return Err(if hello.is_empty() { Reason::TlsRequired } else { Reason::HelloMalformed }),
-            Ok(length) => hello.extend_from_slice(&chunk[..length]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(Reason::HelloMalformed),
+        match Hello::read(first).server() {
+            Some(Err(Reason::TlsRequired)) => return First::Other,
+            Some(server) => return First::Hello(server),
+            None => {}
         }
-        if let Some(server) = Hello::read(hello).server() {
-            return server;
+        if client.readable().await.is_err() {
+            return First::Hello(Err(Reason::ServerNameMissing));
+        }
+        match client.try_read(&mut chunk) {
+            Ok(0) if first.is_empty() => return First::Other,
+            Ok(0) => return First::Hello(Err(Reason::HelloMalformed)),
+            Ok(length) => first.extend_from_slice(&chunk[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return First::Hello(Err(Reason::HelloMalformed)),
         }
     }
-}
-
-thread_local! {
-    /// One for all connections of the thread: it is empty whenever a task waits.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
 }
 
 /// Both directions, until both have ended. Once one has, the other may be silent for `half_open` (noticed within twice that).
@@ -429,8 +431,11 @@ async fn write_all(to: &TcpStream, mut bytes: &[u8], count: &AtomicU64) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::record::Records;
     use crate::guard::record::tests::{Log, policy};
     use crate::guard::resolver::Resolver;
+    use crate::guard::stream::{ASK_EVERY, ASK_TIMES, BUFFER, CHUNK, GONE, SILENT, connect};
+    use crate::guard::upstream::Upstreams;
     use tokio::io::AsyncReadExt;
 
     /// Two ends that are connected, with the options of [`bound`].
@@ -466,12 +471,12 @@ mod tests {
             held,
             records: Arc::new(Records::to(Box::new(log.clone()))),
             usage: Arc::default(),
-            room: Arc::new(Semaphore::new(1)),
-            most: 1,
-            unjudged: Semaphore::new(1),
+            upstreams: Upstreams::default(),
         };
-        let (_app, mut client) = pair().await;
-        gate.connection(&mut client, to.parse().unwrap()).await;
+        let door = Server::of(Vec::new(), Arc::new(gate), 1).door;
+        let (_app, client) = pair().await;
+        let to: SocketAddr = to.parse().unwrap();
+        door.redirected(client, SocketAddr::new(to.ip().to_canonical(), to.port())).await;
         log.records()
     }
 

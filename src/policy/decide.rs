@@ -18,6 +18,16 @@ pub struct Permit {
     observed: Option<Reason>,
     /// As who is asked, for what came by a base URL.
     authority: Option<Authority>,
+    forms: Forms,
+}
+
+/// What becomes of a form in the body of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forms {
+    /// It passes like every body.
+    Pass,
+    /// It may not name a method: see [`crate::scope::names_a_method`].
+    NameNoMethod,
 }
 
 /// Where what is permitted goes.
@@ -65,6 +75,10 @@ impl Permit {
         self.observed
     }
 
+    pub fn forms(&self) -> Forms {
+        self.forms
+    }
+
     /// As who the upstream is asked, where the client did not say it.
     pub fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
@@ -72,7 +86,7 @@ impl Permit {
 
     /// Of this permit's making; for the same destination by other words.
     fn bytes(upstream: Upstream, source: Arc<str>) -> Self {
-        Self { upstream, leg: Leg::Bytes, source, observed: None, authority: None }
+        Self { upstream, leg: Leg::Bytes, source, observed: None, authority: None, forms: Forms::Pass }
     }
 }
 
@@ -318,12 +332,13 @@ impl GuardPolicy {
         if self.suspended {
             return Err(Reason::Suspended);
         }
-        let permit = |upstream, declared: &Declared, scheme, authority| Permit {
+        let permit = |upstream, declared: &Declared, http: &Http, authority| Permit {
             upstream,
-            leg: Leg::Http(scheme),
+            leg: Leg::Http(http.scheme),
             source: declared.source.clone(),
             observed: None,
             authority,
+            forms: if http.limits_methods() && !self.observes() { Forms::NameNoMethod } else { Forms::Pass },
         };
         // The first declaration that allows it, or why the first does not.
         let first_of = |declared: &[Declared], scheme: Scheme, upstream: &dyn Fn() -> Upstream, mismatch| {
@@ -331,7 +346,7 @@ impl GuardPolicy {
             for declared in declared {
                 let Some(http) = declared.http.as_ref().filter(|http| http.scheme == scheme) else { continue };
                 match http.judge(request) {
-                    Ok(()) => return Ok(permit(upstream(), declared, scheme, None)),
+                    Ok(()) => return Ok(permit(upstream(), declared, http, None)),
                     Err(reason) => _ = why.get_or_insert(reason),
                 }
             }
@@ -347,7 +362,7 @@ impl GuardPolicy {
                 let http = declared.http.as_ref().ok_or(Reason::SourceNotDeclared)?;
                 http.judge(request)?;
                 let upstream = Upstream::Named { name: name.clone(), port: http.port };
-                Ok(permit(upstream, declared, http.scheme, Some(authority.clone())))
+                Ok(permit(upstream, declared, http, Some(authority.clone())))
             }),
             (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => named(name, port.unwrap_or(80)),
             (_, Of::Source(_)) | (Candidates::Own, Of::Authority(_)) => Err(Reason::NameNotDeclared),
@@ -404,11 +419,62 @@ impl GuardPolicy {
                     source: "".into(),
                     observed: Some(reason),
                     authority: Some(authority.clone()),
+                    forms: Forms::Pass,
                 });
             }
             (Candidates::Own, Of::Authority(_)) => return Err(reason),
         };
-        Ok(Permit { upstream, leg: Leg::Http(*scheme), source: "".into(), observed: Some(reason), authority: None })
+        Ok(Permit { upstream, leg: Leg::Http(*scheme), source: "".into(), observed: Some(reason), authority: None, forms: Forms::Pass })
+    }
+
+    /// As who a data source's upstream is asked, by its base URL.
+    pub fn base_authority(&self, source: &str) -> Option<&Authority> {
+        self.bases.get(source).map(|base| &base.authority)
+    }
+
+    /// The lines of an AIWorkload's `spec` that would declare a request that was refused for this reason, where there are any.
+    pub fn declaration_of(&self, site: &Site, request: &Request<'_>, reason: Reason) -> Option<String> {
+        let method = request.method;
+        let path = request.target.path();
+        // What is quoted here is a line of YAML to be copied.
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%".contains(&b));
+        if !plain(path) || !crate::scope::is_method(method) {
+            return None;
+        }
+        let rule = format!("[{{methods: [{method}], paths: [{{type: Exact, value: {path}}}]}}]");
+        match reason {
+            Reason::MethodNotDeclared | Reason::PathNotDeclared => {
+                let of_port = |name: &DomainName, port: u16| {
+                    let host = self.hosts.get(name).and_then(|ports| ports.get(&port)).map(|declared| ("host", declared));
+                    host.or_else(|| Some(("service", self.service_of(name)?.ports.get(&port)?)))
+                };
+                let found = match (&site.of, request.of) {
+                    (Candidates::Own, Of::Source(source)) => {
+                        let Base { name, declared, .. } = self.bases.get(source)?;
+                        of_port(name, declared.http.as_ref()?.port)
+                    }
+                    (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => of_port(name, port.unwrap_or(80)),
+                    (Candidates::Hosts { to }, Of::Authority(Authority { host: Host::Name(name), .. })) => of_port(name, to.port()),
+                    (Candidates::Host { name, port }, _) => of_port(name, *port),
+                    (Candidates::Services { to, names }, _) => names.iter().find_map(|name| of_port(name, to.port())),
+                    _ => None,
+                };
+                let (member, declared) = found?;
+                let source = &declared.iter().find(|declared| declared.http.is_some())?.source;
+                Some(format!("dataSources[name={source}].{member}.http: {rule}"))
+            }
+            Reason::NameNotDeclared | Reason::PortNotDeclared => {
+                let Of::Authority(Authority { host: Host::Name(name), port }) = request.of else { return None };
+                let port = port.unwrap_or(site.scheme.default_port());
+                let short = name.labels().next().unwrap_or("host").replace('_', "-");
+                let access = if crate::scope::SAFE_METHODS.contains(&method) { "Read" } else { "ReadWrite" };
+                let protocol = site.scheme.as_str().to_ascii_uppercase();
+                name.before(&self.domain).is_none().then(|| {
+                    format!("dataSources: [{{name: {short}, type: Host, access: {access}, host: {{name: {name}, port: {port}, protocol: {protocol}}}}}]")
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Whether a connection whose requests are judged may stay open between them.
@@ -536,6 +602,11 @@ impl GuardPolicy {
             }
         };
         is(full.as_str()) || !self.service_names.contains_key(full) && full.as_str().split_once('.').is_some_and(|(_, service)| is(service))
+    }
+
+    /// Whether this is no name of the cluster's: such as are reached through a proxy, where there is one.
+    pub fn is_host(&self, name: &DomainName) -> bool {
+        self.service_of(name).is_none() && name.before(&self.domain).is_none()
     }
 
     fn declares(&self, name: &DomainName) -> bool {

@@ -14,7 +14,7 @@ pub mod signed;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Arrived, Connect, First, Leg, Lookup, Permit, Record, Site, Upstream};
+pub use decide::{Arrived, Connect, First, Forms, Leg, Lookup, Permit, Record, Site, Upstream};
 pub use document::{
     Channel, Destination, Document, DocumentError, Edition, FORMAT, GuardPolicy, MOST_DESTINATIONS, Mode, Network, Proxy, Roots, Target,
     WorkloadId, WorkloadIdError, next_serial,

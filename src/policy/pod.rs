@@ -30,6 +30,8 @@ pub const OPERATOR_LABELS: [(&str, &str); 2] = [("app.kubernetes.io/name", "remi
 pub const TCP_PORT: u16 = 15_471;
 /// Where redirected DNS arrives, UDP and TCP, on loopback.
 pub const DNS_PORT: u16 = 15_473;
+/// Where the app asks the guard itself, on loopback: base URLs, and as a forward proxy.
+pub const HTTP_PORT: u16 = 15_474;
 /// `/readyz`, for the kubelet: on every address.
 pub const HEALTH_PORT: u16 = 15_470;
 

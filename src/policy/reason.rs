@@ -309,7 +309,7 @@ pub const RECORD: [(&str, &str); 9] = [
     ("reason", "the code of a reason above"),
     (
         "attempted",
-        "`{name}` or `{question}`: a DNS query; `{address}`: a connection; `{server: {name, port}}`: a TLS connection to a named server",
+        "`{name}` or `{question}`: a DNS query; `{address}`: a connection; `{server: {name, port}}`: a TLS connection to a named server, or one that was asked for by CONNECT; `{request: {method, host, path}}`: a request of HTTP, without its query",
     ),
     ("retryable", "as above"),
     ("declare", "the lines of `spec` that would declare it; absent where none would"),
@@ -330,6 +330,15 @@ pub enum Attempt {
     /// A TLS connection to a named server.
     #[serde(rename_all = "camelCase")]
     Server { name: DomainName, port: u16 },
+    /// A request. The path in its one form where it has one, without the query; what a client sends more of it is cut off.
+    Request {
+        method: String,
+        host: String,
+        path: String,
+        /// What would declare it.
+        #[serde(skip)]
+        declare: Option<String>,
+    },
 }
 
 impl Attempt {
@@ -353,6 +362,7 @@ impl Attempt {
             Self::Name(name) if name.before(cluster_domain).is_some() => service(name, "<port>"),
             Self::Name(name) => Some(host(name, 443)),
             Self::Server { name, port } => Some(host(name, *port)),
+            Self::Request { declare, .. } => declare.clone(),
             Self::Address(_) | Self::Question(_) => None,
         }
     }

@@ -1,0 +1,616 @@
+//! HTTP/1.1: one request after the other, each to an upstream of its own choice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::timeout;
+
+use super::Client;
+use super::answer::{Answer, PROBLEM, refuse, words};
+use super::pipeline::{
+    Broken, Done, Judged, LARGEST_FORM, Refused, Said, Sink, Source, To, form_names_a_method, is_form, judge, pass, record,
+};
+use crate::guard::gate::{Denied, Gate};
+use crate::guard::stream::{Reader, Stream, Writer, reset};
+use crate::guard::tcp::Door;
+use crate::guard::upstream::{Reached, Version};
+use crate::guard::usage::Slot;
+use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
+use crate::scope::{Authority, DomainName, Host};
+use crate::wire::http1::{
+    Body, Ends, Fault, Field, LAST_CHUNK, Length, Persistence, Piece, Request, Response, Scan, Target, write_chunk_size, write_head,
+};
+
+/// For a head, from its first byte on.
+const HEAD: Duration = Duration::from_secs(30);
+/// For the head of an answer, once the request is sent: models think for minutes.
+const ANSWER: Duration = Duration::from_secs(900);
+/// For a client to take in a refusal before its connection ends.
+const LINGER: Duration = Duration::from_secs(2);
+/// What a client may have sent of a refused request, to be read and dropped.
+const LARGEST_DROPPED: usize = 1024 * 1024;
+/// What a client may send ahead while it waits for an answer.
+const MOST_AHEAD: usize = 64 * 1024;
+/// Answers that are none yet, before the one that counts.
+const MOST_INTERIM: usize = 16;
+
+/// A connection to an upstream, and what it is for.
+struct Link {
+    upstream: Upstream,
+    leg: Leg,
+    reader: Reader,
+    writer: Writer,
+    address: std::net::IpAddr,
+    slot: Arc<Slot>,
+    source: String,
+    /// It has served before.
+    used: bool,
+}
+
+/// What becomes of the client's connection.
+enum After {
+    Next,
+    Close,
+    Reset,
+}
+
+/// Until the connection has ended.
+pub async fn serve(door: &Door, mut reader: Reader, mut writer: Writer, client: Client) {
+    let gate = door.gate();
+    let mut link = None;
+    let after = loop {
+        let head = match gate.while_still(|policy| policy.still_of(&client.site), head(&mut reader)).await {
+            Ok(Ok(Some(head))) => head,
+            Ok(Ok(None)) => break After::Close,
+            Ok(Err(reason)) => {
+                let refused = malformed(gate, reason);
+                say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
+                break After::Close;
+            }
+            Err(_) => break After::Reset,
+        };
+        let request = match Request::read(&head) {
+            Ok(request) => request,
+            Err(fault) => {
+                let refused = malformed(gate, reason_of(fault));
+                say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
+                break After::Close;
+            }
+        };
+        if let Target::Authority(_) = request.target {
+            let Some((name, port)) = tunnel(gate, door, &client, &request, &mut writer).await else { break After::Close };
+            let (stream, before) = reader.whole(writer);
+            // Within TLS nobody asks for another connection.
+            let Stream::Tcp(stream) = stream else { return };
+            return Box::pin(door.asked_for(stream, before, name, port)).await;
+        }
+        match exchange(gate, &client, &request, &mut reader, &mut writer, &mut link).await {
+            After::Next => {}
+            after => break after,
+        }
+    };
+    if matches!(after, After::Close) {
+        let _ = timeout(LINGER, drain(&mut reader, &mut writer)).await;
+    }
+    let (stream, _) = reader.whole(writer);
+    if matches!(after, After::Reset) {
+        reset(stream.tcp());
+    }
+}
+
+/// Whoever closes while something comes in tells the other side that everything is lost, what it was told before as well.
+async fn drain(reader: &mut Reader, writer: &mut Writer) {
+    let _ = writer.end().await;
+    let mut dropped = 0;
+    while dropped < LARGEST_DROPPED {
+        match reader.more().await {
+            Ok(more) if more > 0 => dropped += more,
+            _ => return,
+        }
+        reader.buffer = BytesMut::new();
+    }
+}
+
+fn reason_of(fault: Fault) -> Reason {
+    match fault {
+        Fault::Malformed => Reason::RequestMalformed,
+        Fault::TooLarge => Reason::RequestTooLarge,
+    }
+}
+
+/// A request that could not be read. Nothing of it is repeated.
+fn malformed(gate: &Gate, reason: Reason) -> Refused {
+    let policy = gate.held.borrow().clone();
+    let attempt = Attempt::Request { method: String::new(), host: String::new(), path: String::new(), declare: None };
+    Refused { denied: Denied { reason, policy }, attempt }
+}
+
+/// The next head. None: the end before it.
+async fn head(reader: &mut Reader) -> Result<Option<Bytes>, Reason> {
+    if reader.buffer.is_empty() && !reader.more().await.is_ok_and(|more| more > 0) {
+        return Ok(None);
+    }
+    let mut scan = Scan::default();
+    let read = async {
+        loop {
+            if let Some(length) = scan.head(&reader.buffer).map_err(reason_of)? {
+                return Ok(Some(reader.buffer.split_to(length).freeze()));
+            }
+            match reader.more().await {
+                Ok(0) => return Err(Reason::RequestMalformed),
+                Ok(_) => {}
+                Err(_) => return Ok(None),
+            }
+        }
+    };
+    timeout(HEAD, read).await.unwrap_or(Err(Reason::TooSlow))
+}
+
+/// CONNECT, at the guard's own port. The rest of the connection is judged as one to that host.
+async fn tunnel(gate: &Gate, door: &Door, client: &Client, request: &Request<'_>, writer: &mut Writer) -> Option<(DomainName, u16)> {
+    let Target::Authority(text) = request.target else { return None };
+    let authority: Authority = text.parse().ok()?;
+    let attempt = || Attempt::Request { method: "CONNECT".into(), host: authority.to_string(), path: String::new(), declare: None };
+    let judged = match (&authority.host, authority.port, client.wanted) {
+        (Host::Name(name), Some(port), None) if client.server.is_none() => door.may_ask_for(name, port).map(|()| (name.clone(), port)),
+        (Host::Address(_), _, None) => gate.policy().and_then(|policy| Err(Denied::by(policy, Reason::NameNotDeclared))),
+        _ => gate.policy().and_then(|policy| Err(Denied::by(policy, Reason::UpgradeNotDeclared))),
+    };
+    match judged {
+        Ok(found) => {
+            writer.staged().extend_from_slice(b"HTTP/1.1 200 Connection Established\r\n\r\n");
+            writer.flush().await.ok().map(|()| found)
+        }
+        Err(denied) => {
+            say(writer, &refuse(&gate.records, &denied, &attempt()), Persistence::Close, "CONNECT").await;
+            None
+        }
+    }
+}
+
+/// An answer of the guard's own.
+async fn say(writer: &mut Writer, answer: &Answer, connection: Persistence, method: &str) {
+    let Answer { status, body, .. } = answer;
+    let fields = [Field { name: "content-type", value: PROBLEM.as_bytes() }, Field { name: "cache-control", value: b"no-store" }];
+    let ends = Ends { length: Length::Fixed(body.len() as u64), connection, upgrade: None };
+    write_head(writer.staged(), format_args!("HTTP/1.1 {status} {}", words(*status)), None, &fields, ends);
+    if method != "HEAD" {
+        writer.staged().extend_from_slice(body);
+    }
+    let _ = writer.flush().await;
+}
+
+/// One request and its answer.
+async fn exchange(
+    gate: &Gate,
+    client: &Client,
+    request: &Request<'_>,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    link: &mut Option<Link>,
+) -> After {
+    let began = Instant::now();
+    let own = client.is_own();
+    let absolute;
+    let (authority, to) = match request.target {
+        Target::Origin(path) if own => (&request.host, To::Base(path)),
+        Target::Origin(path) => (&request.host, To::Authority(path)),
+        Target::Absolute { authority, path } if own => {
+            absolute = authority.parse().unwrap_or_else(|_| request.host.clone());
+            (&absolute, To::Authority(path))
+        }
+        // `*` has no path that could be declared, and who is no proxy is asked for paths.
+        Target::Absolute { .. } | Target::Asterisk | Target::Authority(_) => {
+            let refused = malformed(gate, Reason::RequestMalformed);
+            say(writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, request.method).await;
+            return After::Close;
+        }
+    };
+    let upgrade = request.upgrade.map(str::to_ascii_lowercase);
+    let method_field = if request.names_a_method { MethodField::Present } else { MethodField::Absent };
+    let said = Said { method: request.method, authority, to, upgrade: upgrade.as_deref(), method_field };
+    let mut body = Body::new(request.length);
+    let judged = match judge(gate, client, &said) {
+        Ok(judged) => judged,
+        Err(refused) => return answered(gate, writer, *refused, request, &body).await,
+    };
+    let Judged { permit, target, raw } = judged;
+    let attempt = || Attempt::Request {
+        method: super::pipeline::cut(request.method).to_owned(),
+        host: authority.to_string(),
+        path: super::pipeline::cut(target.path()).to_owned(),
+        declare: None,
+    };
+    let refusal = |denied: Denied| Refused { denied, attempt: attempt() };
+    let denied_now = |reason| Denied { reason, policy: gate.held.borrow().clone() };
+
+    // A form that could name another method is read before anything is sent.
+    let mut held = None;
+    let content_type = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-type")).map(|field| field.value);
+    if permit.forms() == Forms::NameNoMethod && !body.has_ended() && content_type.is_some_and(is_form) {
+        if request.fields.iter().any(|field| field.name.eq_ignore_ascii_case("expect")) {
+            writer.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if writer.flush().await.is_err() {
+                return After::Reset;
+            }
+        }
+        match timeout(HEAD, form(reader, &mut body)).await.unwrap_or(Err(Reason::TooSlow)) {
+            Ok(form) if form_names_a_method(&form) => {
+                return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
+            }
+            Ok(form) => held = Some(form),
+            Err(reason) => return answered(gate, writer, refusal(denied_now(reason)), request, &body).await,
+        }
+    }
+    let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
+
+    let host = permit.authority().unwrap_or(authority).clone();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut current = match ready(gate, client, &permit, link.take()).await {
+            Ok(current) => current,
+            Err(denied) => return answered(gate, writer, refusal(denied), request, &body).await,
+        };
+        let fields = &request.fields;
+        let ends = Ends { length, connection: Persistence::KeepAlive, upgrade: upgrade.as_deref() };
+        match raw {
+            Some(raw) => write_head(current.writer.staged(), format_args!("{} {raw} HTTP/1.1", request.method), Some(&host), fields, ends),
+            None => write_head(current.writer.staged(), format_args!("{} {target} HTTP/1.1", request.method), Some(&host), fields, ends),
+        }
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let used = current.used;
+        let reached = current.address;
+        let talk =
+            Talk { request, length, body: &mut body, held: &mut held, upgrade: upgrade.as_deref(), sent: &sent, received: &received };
+        let ended = gate.while_permitted(&permit, Some(reached), talk.on(reader, writer, &mut current)).await;
+        let (sent, received) = (sent.into_inner(), received.into_inner());
+        current.slot.sent.fetch_add(sent, Ordering::Relaxed);
+        current.slot.received.fetch_add(received, Ordering::Relaxed);
+        let log = |status| {
+            let trace = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("traceparent")).map(|field| field.value);
+            record(gate, &permit, &Done { method: request.method, host: &host, path: target.path(), status, sent, received, trace, began });
+        };
+        let end = match ended {
+            Ok(end) => end,
+            Err(denied) => {
+                // What a new policy forbids is cut, and seen to be cut.
+                let refused = refusal(denied);
+                gate.records.judged(
+                    crate::guard::record::Outcome::Refused,
+                    refused.denied.reason,
+                    &refused.attempt,
+                    refused.denied.policy.as_deref(),
+                );
+                let (stream, _) = current.reader.whole(current.writer);
+                reset(stream.tcp());
+                return After::Reset;
+            }
+        };
+        match end {
+            End::Answered { status, client: Persistence::KeepAlive, upstream } => {
+                log(status);
+                if upstream == Persistence::KeepAlive {
+                    current.used = true;
+                    *link = Some(current);
+                }
+                return if request.persistence == Persistence::KeepAlive { After::Next } else { After::Close };
+            }
+            End::Answered { status, client: Persistence::Close, .. } => {
+                log(status);
+                return After::Close;
+            }
+            End::Switched { status } => {
+                log(status);
+                return After::Reset;
+            }
+            // Who closes an idle connection has not seen what came meanwhile.
+            End::Failed { reason: Reason::Unreachable, status: None } if used && tries == 1 && request.length == Length::None => {}
+            End::Failed { reason, status: None } => {
+                let reason = if reason == Reason::Unreachable { Reason::UpstreamMalformed } else { reason };
+                return answered(gate, writer, refusal(denied_now(reason)), request, &body).await;
+            }
+            End::Failed { reason: _, status: Some(status) } => {
+                log(status);
+                return After::Reset;
+            }
+            End::ClientGone => {
+                log(499);
+                let (stream, _) = current.reader.whole(current.writer);
+                reset(stream.tcp());
+                return After::Reset;
+            }
+            End::Malformed => return answered(gate, writer, refusal(denied_now(Reason::RequestMalformed)), request, &body).await,
+        }
+    }
+}
+
+/// A refusal, and whether the connection serves for more after it.
+async fn answered(gate: &Gate, writer: &mut Writer, refused: Refused, request: &Request<'_>, body: &Body) -> After {
+    let answer = refuse(&gate.records, &refused.denied, &refused.attempt);
+    // Not after what may have been read in another way, and not behind a body that nobody wants.
+    let doubtful = matches!(answer.status, 400 | 408 | 421 | 431);
+    let close = doubtful || request.persistence == Persistence::Close || !body.has_ended();
+    let connection = if close { Persistence::Close } else { Persistence::KeepAlive };
+    say(writer, &answer, connection, request.method).await;
+    if close { After::Close } else { After::Next }
+}
+
+/// The whole of a form.
+async fn form(reader: &mut Reader, body: &mut Body) -> Result<Bytes, Reason> {
+    let mut form = BytesMut::new();
+    let mut incoming = Incoming { reader, body };
+    while let Some(data) = incoming.next().await.map_err(|_| Reason::RequestMalformed)? {
+        form.extend_from_slice(&data);
+        if form.len() > LARGEST_FORM {
+            return Err(Reason::RequestTooLarge);
+        }
+    }
+    Ok(form.freeze())
+}
+
+/// A connection for this permit: the one that is there, if it is for the same and nothing came on it unasked.
+async fn ready(gate: &Gate, client: &Client, permit: &Permit, link: Option<Link>) -> Result<Link, Denied> {
+    if let Some(mut link) = link
+        && link.upstream == *permit.upstream()
+        && link.leg == permit.leg()
+        && link.is_quiet().await
+        && gate.policy()?.still(permit, Some(link.address)).is_ok()
+    {
+        if link.source != permit.source() {
+            link.slot = gate.usage.of(permit.source());
+            link.source = permit.source().to_owned();
+        }
+        return Ok(link);
+    }
+    let reaching = Box::pin(gate.reach_http(permit, client.wanted, &[Version::One], client.server.as_ref()));
+    let Reached { stream, address, version: _ } = gate.while_permitted(permit, None, reaching).await??;
+    let (from, to) = tokio::io::split(stream);
+    let slot = gate.usage.of(permit.source());
+    slot.connections.fetch_add(1, Ordering::Relaxed);
+    Ok(Link {
+        upstream: permit.upstream().clone(),
+        leg: permit.leg(),
+        reader: Reader::new(from, BytesMut::new()),
+        writer: Writer::new(to),
+        address,
+        slot,
+        source: permit.source().to_owned(),
+        used: false,
+    })
+}
+
+impl Link {
+    /// Nothing came that nobody asked for, the end neither.
+    async fn is_quiet(&mut self) -> bool {
+        let silent = std::future::poll_fn(|context| std::task::Poll::Ready(self.reader.poll_more(context).is_pending())).await;
+        silent && self.reader.buffer.is_empty()
+    }
+}
+
+/// How an exchange ended.
+enum End {
+    Answered {
+        status: u16,
+        client: Persistence,
+        upstream: Persistence,
+    },
+    /// To another protocol, and that has ended.
+    Switched {
+        status: u16,
+    },
+    /// `status`: of an answer of which the client has seen the beginning.
+    Failed {
+        reason: Reason,
+        status: Option<u16>,
+    },
+    ClientGone,
+    /// The body of the request has no reading.
+    Malformed,
+}
+
+/// A request on its way, and its answer.
+struct Talk<'a> {
+    request: &'a Request<'a>,
+    length: Length,
+    body: &'a mut Body,
+    held: &'a mut Option<Bytes>,
+    upgrade: Option<&'a str>,
+    sent: &'a AtomicU64,
+    received: &'a AtomicU64,
+}
+
+impl Talk<'_> {
+    /// The request's head is staged.
+    async fn on(self, reader: &mut Reader, writer: &mut Writer, link: &mut Link) -> End {
+        let Self { request, length, body, held, upgrade, sent, received } = self;
+        // The request was sent; the client has seen something of the answer.
+        let (whole, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        let answer = {
+            let (up, down) = (&mut link.writer, &mut link.reader);
+            let mut sending = std::pin::pin!(async {
+                let mut outgoing = Outgoing { writer: up, length };
+                match held.as_ref() {
+                    Some(form) => pass(&mut Whole(Some(form.clone())), &mut outgoing, sent).await?,
+                    None => pass(&mut Incoming { reader, body: &mut *body }, &mut outgoing, sent).await?,
+                }
+                whole.store(true, Ordering::Relaxed);
+                // Who is gone waits for no answer.
+                while reader.buffer.len() < MOST_AHEAD {
+                    if !reader.more().await.is_ok_and(|more| more > 0) {
+                        return Err(Broken::Source);
+                    }
+                }
+                std::future::pending().await
+            });
+            let mut answering = std::pin::pin!(answer(request, upgrade, down, writer, received, &begun));
+            let mut refused = false;
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = &mut answering => break answer,
+                    failed = &mut sending, if !refused => match failed {
+                        // The answer may say why.
+                        Err(Broken::Sink) => refused = true,
+                        Ok(()) => refused = true,
+                        Err(Broken::Source) if whole.load(Ordering::Relaxed) => return End::ClientGone,
+                        Err(Broken::Source) if length == Length::Chunked && !begun.load(Ordering::Relaxed) => return End::Malformed,
+                        Err(Broken::Source) => return End::ClientGone,
+                    },
+                }
+            }
+        };
+        match answer {
+            Ok(Answered::Whole { status, client, upstream }) => {
+                let all = whole.load(Ordering::Relaxed);
+                let kept = |persistence| if all { persistence } else { Persistence::Close };
+                End::Answered { status, client: kept(client), upstream: kept(upstream) }
+            }
+            Ok(Answered::Switched { status }) => {
+                switched(reader, writer, link, sent, received).await;
+                End::Switched { status }
+            }
+            Err((reason, status)) => End::Failed { reason, status },
+        }
+    }
+}
+
+/// Bytes both ways, until both have ended or one has broken.
+async fn switched(reader: &mut Reader, writer: &mut Writer, link: &mut Link, sent: &AtomicU64, received: &AtomicU64) {
+    let (mut there, mut back) = (Body::new(Length::UntilEnd), Body::new(Length::UntilEnd));
+    let mut from_client = Incoming { reader, body: &mut there };
+    let mut to_upstream = Outgoing { writer: &mut link.writer, length: Length::UntilEnd };
+    let mut from_upstream = Incoming { reader: &mut link.reader, body: &mut back };
+    let mut to_client = Outgoing { writer, length: Length::UntilEnd };
+    let _ = tokio::try_join!(pass(&mut from_client, &mut to_upstream, sent), pass(&mut from_upstream, &mut to_client, received));
+}
+
+enum Answered {
+    Whole { status: u16, client: Persistence, upstream: Persistence },
+    Switched { status: u16 },
+}
+
+/// The answer of an upstream, to the client. Fails with the status, if the client has seen it.
+async fn answer(
+    request: &Request<'_>,
+    upgrade: Option<&str>,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    received: &AtomicU64,
+    begun: &AtomicBool,
+) -> Result<Answered, (Reason, Option<u16>)> {
+    const MALFORMED: (Reason, Option<u16>) = (Reason::UpstreamMalformed, None);
+    /// It ended before it said anything.
+    const NOTHING: (Reason, Option<u16>) = (Reason::Unreachable, None);
+    let mut interim = 0;
+    loop {
+        let head = match timeout(ANSWER, head(reader)).await {
+            Ok(Ok(Some(head))) => head,
+            Ok(Ok(None)) => return Err(NOTHING),
+            Ok(Err(_)) => return Err(MALFORMED),
+            Err(_) => return Err((Reason::UpstreamSlow, None)),
+        };
+        let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;
+        let Response { status, reason, fields, length, persistence, upgrade: to } = response;
+        begun.store(true, Ordering::Relaxed);
+        if status == 101 {
+            if upgrade.is_none() || to.map(str::to_ascii_lowercase).as_deref() != upgrade {
+                return Err(MALFORMED);
+            }
+            let ends = Ends { length: Length::None, connection: Persistence::KeepAlive, upgrade };
+            write_head(writer.staged(), format_args!("HTTP/1.1 101 {reason}"), None, &fields, ends);
+            writer.flush().await.map_err(|_| (Reason::UpstreamMalformed, Some(status)))?;
+            return Ok(Answered::Switched { status });
+        }
+        if status < 200 {
+            interim += 1;
+            if interim > MOST_INTERIM {
+                return Err(MALFORMED);
+            }
+            let ends = Ends { length: Length::None, connection: Persistence::KeepAlive, upgrade: None };
+            write_head(writer.staged(), format_args!("HTTP/1.1 {status} {reason}"), None, &fields, ends);
+            writer.flush().await.map_err(|_| (Reason::UpstreamMalformed, Some(status)))?;
+            continue;
+        }
+        // What ends with the connection is given a length of its own, so that what is cut can be told from what has ended.
+        let there = if length == Length::UntilEnd { Length::Chunked } else { length };
+        let ends = Ends { length: there, connection: request.persistence, upgrade: None };
+        write_head(writer.staged(), format_args!("HTTP/1.1 {status} {reason}"), None, &fields, ends);
+        let mut body = Body::new(length);
+        let passed = pass(&mut Incoming { reader, body: &mut body }, &mut Outgoing { writer, length: there }, received).await;
+        return match passed {
+            // Nobody asked for what comes behind an answer.
+            Ok(()) => {
+                let upstream = if reader.buffer.is_empty() { persistence } else { Persistence::Close };
+                Ok(Answered::Whole { status, client: Persistence::KeepAlive, upstream })
+            }
+            Err(_) => Err((Reason::UpstreamMalformed, Some(status))),
+        };
+    }
+}
+
+/// The body of a message that is read.
+struct Incoming<'a> {
+    reader: &'a mut Reader,
+    body: &'a mut Body,
+}
+
+impl Source for Incoming<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            match self.body.next(&mut self.reader.buffer).map_err(|_| Broken::Source)? {
+                Piece::Data(data) => return Ok(Some(data)),
+                Piece::End => return Ok(None),
+                Piece::Wait => match self.reader.more().await {
+                    Ok(0) if self.body.may_end() => return Ok(None),
+                    Ok(more) if more > 0 => {}
+                    _ => return Err(Broken::Source),
+                },
+            }
+        }
+    }
+}
+
+/// A body that is there.
+struct Whole(Option<Bytes>);
+
+impl Source for Whole {
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+/// The body of a message that is written.
+struct Outgoing<'a> {
+    writer: &'a mut Writer,
+    length: Length,
+}
+
+impl Sink for Outgoing<'_> {
+    async fn data(&mut self, data: Bytes) -> Result<(), Broken> {
+        let chunked = self.length == Length::Chunked;
+        if chunked {
+            write_chunk_size(self.writer.staged(), data.len());
+        }
+        self.writer.write(&data).await.map_err(|_| Broken::Sink)?;
+        if chunked {
+            self.writer.staged().extend_from_slice(b"\r\n");
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Broken> {
+        self.writer.flush().await.map_err(|_| Broken::Sink)
+    }
+
+    async fn end(&mut self) -> Result<(), Broken> {
+        match self.length {
+            Length::Chunked => self.writer.staged().extend_from_slice(LAST_CHUNK),
+            Length::UntilEnd => return self.writer.end().await.map_err(|_| Broken::Sink),
+            Length::None | Length::Fixed(_) => {}
+        }
+        self.flush().await
+    }
+}

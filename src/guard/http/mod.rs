@@ -1,0 +1,80 @@
+//! HTTP, judged request by request: whichever way a connection came, in whichever version.
+//!
+//! ```text
+//!  redirected ─┐                        ┌ h1 ┐  judge ─ reach ─ pass ─► upstream, in the same version
+//!  TLS ended ──┼─► Site, Stream ─ serve ┤    ├─► pipeline
+//!  own port ───┘                        └ h2 ┘  answer (a refusal, in words)
+//! ```
+//!
+//! Promise: a request is sent in the form in which it was judged, to where its permit leads, or answered with the reason. What has no
+//! reading, or two, ends its connection: nothing of it reaches an upstream, and no connection is used again after it. Versions are never
+//! translated, redirects never followed. Bodies pass as they come; both sides wait for each other, and a stream that waits holds no buffer.
+
+mod answer;
+mod h1;
+mod pipeline;
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::stream::{Reader, Stream, Writer, reset};
+use super::tcp::Door;
+use crate::policy::{Scheme, Site};
+use crate::scope::DomainName;
+
+/// What is known of a connection whose requests are judged.
+pub struct Client {
+    pub site: Site,
+    /// Where it wanted to go.
+    pub wanted: Option<SocketAddr>,
+    /// The server that it named in TLS.
+    pub server: Option<DomainName>,
+}
+
+impl Client {
+    /// Of the guard's own port.
+    pub fn own() -> Self {
+        Self { site: Site::OWN, wanted: None, server: None }
+    }
+
+    fn is_own(&self) -> bool {
+        self.site == Site::OWN
+    }
+}
+
+/// What HTTP/2 begins with, as far as nothing else does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// `before`: what was read of it.
+pub async fn begin(door: &Door, stream: TcpStream, before: BytesMut, client: Client) {
+    match client.site.scheme() {
+        Scheme::Http => serve(door, Stream::Tcp(stream), before, client).await,
+        Scheme::Https => reset(&stream),
+    }
+}
+
+/// Until it has ended. TLS is ended already.
+pub async fn serve(door: &Door, stream: Stream, before: BytesMut, client: Client) {
+    let (from, to) = tokio::io::split(stream);
+    let (mut reader, writer) = (Reader::new(from, before), Writer::new(to));
+    let gate = door.gate();
+    let beginning = async {
+        // `P` may begin POST and the like.
+        while reader.buffer.len() < PREFACE.len() && PREFACE.starts_with(&reader.buffer) {
+            if !reader.more().await.is_ok_and(|more| more > 0) {
+                break;
+            }
+        }
+    };
+    if gate.while_still(|policy| policy.still_of(&client.site), beginning).await.is_err() {
+        let (stream, _) = reader.whole(writer);
+        return reset(stream.tcp());
+    }
+    if reader.buffer.starts_with(PREFACE) {
+        let (stream, _) = reader.whole(writer);
+        return reset(stream.tcp());
+    }
+    h1::serve(door, reader, writer, client).await;
+}
