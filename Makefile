@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test test-attacks fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-policy
+.PHONY: help check test test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-policy
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ demo-down: ## clear away what the demo made
 
 test-attacks: ## the attack suite alone, on the embedded cluster: one line for each row of the list of threats
 	@scripts/test-attacks.sh
+
+test-clients: ## curl, git, Python, Node, Java, Go, gRPC and WebSockets through the guard, unmodified: a table (root; WAYS="direct redirect ...")
+	@tests/clients/run.sh $(WAYS)
 
 bench: ## the benchmark tables, on the API tier
 	@scripts/bench.sh

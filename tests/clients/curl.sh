@@ -43,7 +43,7 @@ head_() {
   like answer "$(ask /echo/head -I -D "$scratch/head")" "$fine" && like method "$(tr -d '\r' <"$scratch/head" | grep -i '^x-method')" '*: HEAD' &&
     like cookies "$(grep -ic '^set-cookie:' "$scratch/head")" 2
 }
-post() { seen /echo/post '.body={"q": "ü"}' .headers[\"content-type\"]=application/json -- -H 'Content-Type: application/json' --data-binary '{"q": "ü"}'; }
+post() { seen /echo/post '.body={"q": "ü"}' '.headers["content-type"]=application/json' -- -H 'Content-Type: application/json' --data-binary '{"q": "ü"}'; }
 methods() {
   local method
   for method in PUT PATCH DELETE OPTIONS; do seen /echo/methods ".method=$method" -- -X "$method" || return 1; done

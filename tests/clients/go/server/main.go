@@ -110,10 +110,14 @@ func main() {
 	echo.Register(calls)
 	web := endpoints(*git)
 	handler := a.requests(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-			calls.ServeHTTP(w, r)
-		} else {
+		switch {
+		case r.ProtoMajor != 2 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
 			web.ServeHTTP(w, r)
+		case r.Header.Get("Te") != "trailers":
+			// So do servers of gRPC's C core (C++, Python, ...); grpc-go takes it.
+			http.Error(w, "te: trailers is missing", http.StatusBadRequest)
+		default:
+			calls.ServeHTTP(w, r)
 		}
 	}))
 
