@@ -9,7 +9,8 @@
 #   inspect    a host declared HTTPS, whose TLS the guard ends; clients trust it by their environment
 #
 #   GUARD=PATH       instead of the debug build; GUARD=stand-in: base-url and proxy without the guard, to prove the clients
-#   GUARD_CA=FILE    way inspect: where the guard leaves the certificate of its CA; WORK stands for the run's directory
+#   GUARD_ARGS=ARGS  more arguments for `remit-guard run`. WORK stands for the run's directory; WORK/tls belongs to the guard's user
+#   GUARD_CA=FILE    way inspect: where the guard leaves the certificate of its CA (WORK/tls/ca.crt)
 #   ONLY=REGEX       only clients of these names
 #
 # What each client said, what arrived at the server, and the guard's log stay in target/clients/results.
@@ -198,6 +199,11 @@ guarded() {
       in_pod "$guard" redirect --uid "$uid" --gid "$gid" >>"$log" 2>&1 ||
         { say "the redirect fails: $(tail -n 3 "$log")"; return 1; }
     fi
+    local more=()
+    read -ra more <<<"${GUARD_ARGS:-}"
+    arguments+=("${more[@]//WORK/$work}")
+    rm -rf "$work/tls"
+    install -d -o "$uid" -g "$gid" "$work/tls"
     background "$log" "$pod" setpriv --clear-groups --regid "$gid" --reuid "$uid" \
       "$guard" run --unsigned --policy "$work/policy.json" --resolv-conf "$work/resolv.conf" --drain-seconds 1 "${arguments[@]}"
   fi
@@ -313,10 +319,14 @@ arrivals() { # judged: nothing that is not declared
   [ "$guard" != stand-in ] || return 0
   wrong=$(jq -r 'select((.host // .sni // "" | startswith("evil")) or (.path // "" | startswith("/echo/evil"))) | "undeclared host: \(.path // .sni)"' "$results/arrived.jsonl" | head -n 3)
   if [ "$1" = judged ]; then
-    wrong+=$(jq -r 'select(.path // "" | test("ndeclared")) | "undeclared path: \(.method) \(.path)"' "$file" | head -n 3)
-    # Nothing of the way to the guard goes on: hop-by-hop fields, and what only proxies read.
-    wrong+=$(jq -r 'select(.headers) | .path as $path | .headers | keys[] | select(test("^(Proxy-|Http2-Settings|Keep-Alive)"; "i")) | "\(.) at \($path)"' "$file" | head -n 3)
+    wrong+=$'\n'$(jq -r 'select(.path // "" | test("ndeclared")) | "undeclared path: \(.method) \(.path)"' "$file" | head -n 3)
+    # Hop-by-hop fields end at the guard; only a declared WebSocket is an upgrade.
+    wrong+=$'\n'$(jq -r '
+      select(.headers) | .path as $path | .headers | keys[]
+      | select(test("^(Proxy-|Http2-Settings$|Keep-Alive$)"; "i") or ($path != "/ws" and test("^(Connection|Upgrade)$"; "i"))) | "\(.) at \($path)"
+    ' "$file" | head -n 3)
   fi
+  wrong=$(grep . <<<"$wrong" || true)
   [ -n "$wrong" ] || return 0
   echo FAIL >"$results/$target/arrivals.result"
   say "FAIL $target: arrivals: $wrong"
@@ -367,8 +377,8 @@ run_way() {
     inspect)
       guarded in-pod "$(orders "$(rules Http BaseUrl)")" "$(host help-centre help.example.com 443 "$(rules Https Intercept)")" || return 1
       mkdir -p "$work/trust"
-      local ca=${GUARD_CA:-WORK/guard-ca.pem}
-      ca=${ca/#WORK/$work}
+      local ca=${GUARD_CA:-WORK/tls/ca.crt}
+      ca=${ca//WORK/$work}
       until_true 5 test -s "$ca" || { say "the guard has not left the certificate of its CA (GUARD_CA)"; return 1; }
       cp "$ca" "$work/trust/ca.pem"
       trust_store "$work/trust"
@@ -401,7 +411,9 @@ for way in "${ways[@]}"; do
   if ! run_way; then
     targets+=("$way")
     mkdir -p "$results/$way"
-    clients | cut -d'|' -f1 | while IFS= read -r name; do echo FAIL >"$results/$way/${name// /-}.result"; done
+    clients | cut -d'|' -f1 | while IFS= read -r name; do
+      [[ ! $name =~ ${ONLY:-.} ]] || echo FAIL >"$results/$way/${name// /-}.result"
+    done
   fi
   unguarded
 done
