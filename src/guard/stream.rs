@@ -62,21 +62,15 @@ pub async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// What was read of a connection already, and the connection.
-pub struct Replayed {
-    before: BytesMut,
-    stream: TcpStream,
-}
-
-impl Replayed {
-    pub fn new(before: BytesMut, stream: TcpStream) -> Self {
-        Self { before, stream }
-    }
+pub struct Begun<S> {
+    pub before: BytesMut,
+    pub stream: S,
 }
 
 pub enum Stream {
     Tcp(TcpStream),
     /// Towards the app: the guard ends its TLS.
-    App(Box<server::TlsStream<Replayed>>),
+    App(Box<server::TlsStream<Begun<TcpStream>>>),
     /// Towards an upstream.
     Upstream(Box<client::TlsStream<TcpStream>>),
 }
@@ -130,7 +124,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl AsyncRead for Replayed {
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.before.is_empty() {
@@ -146,7 +140,7 @@ impl AsyncRead for Replayed {
     }
 }
 
-impl AsyncWrite for Replayed {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -156,7 +150,7 @@ impl AsyncWrite for Replayed {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

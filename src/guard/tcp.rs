@@ -194,12 +194,12 @@ impl Asked {
 }
 
 impl Door {
-    async fn redirected(&self, client: TcpStream, to: SocketAddr) {
+    async fn redirected(self: &Arc<Self>, client: TcpStream, to: SocketAddr) {
         self.connection(client, BytesMut::new(), Asked::Address(to)).await;
     }
 
     /// What CONNECT led to. `before`: what came right after it.
-    pub async fn asked_for(&self, client: TcpStream, before: BytesMut, name: DomainName, port: u16) {
+    pub async fn asked_for(self: &Arc<Self>, client: TcpStream, before: BytesMut, name: DomainName, port: u16) {
         self.connection(client, before, Asked::Name(name, port)).await;
     }
 
@@ -217,7 +217,7 @@ impl Door {
     }
 
     /// Until it has ended, or was refused.
-    async fn connection(&self, mut client: TcpStream, before: BytesMut, asked: Asked) {
+    async fn connection(self: &Arc<Self>, mut client: TcpStream, before: BytesMut, asked: Asked) {
         let mut attempt = asked.attempt();
         let mut first = before;
         let judged = async {

@@ -90,11 +90,13 @@ impl Upstreams {
 impl Trust {
     fn new(roots: Option<Roots>) -> Result<Self, Reason> {
         let mut store = RootCertStore::empty();
-        let Roots { public, certificates } = roots.clone().unwrap_or(Roots { public: true, certificates: String::new() });
+        let Roots { public, certificates } = roots.clone().unwrap_or(Roots { public: true, certificates: Vec::new() });
         if public {
             store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
         }
-        store.add_parsable_certificates(CertificateDer::pem_slice_iter(certificates.as_bytes()).filter_map(Result::ok));
+        for pem in &certificates {
+            store.add_parsable_certificates(CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok));
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         // Nobody is trusted where nothing can be read.
         let verifier =

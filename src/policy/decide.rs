@@ -358,10 +358,10 @@ impl GuardPolicy {
         };
         let judged = match (of, request.of) {
             (Candidates::Own, Of::Source(source)) => self.bases.get(source).ok_or(Reason::SourceNotDeclared).and_then(|base| {
-                let Base { name, authority, declared } = base;
+                let Base { name, port, authority, declared } = base;
                 let http = declared.http.as_ref().ok_or(Reason::SourceNotDeclared)?;
                 http.judge(request)?;
-                let upstream = Upstream::Named { name: name.clone(), port: http.port };
+                let upstream = Upstream::Named { name: name.clone(), port: *port };
                 Ok(permit(upstream, declared, http, Some(authority.clone())))
             }),
             (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => named(name, port.unwrap_or(80)),
@@ -410,11 +410,11 @@ impl GuardPolicy {
                 Upstream::Named { name: name.clone(), port: port.unwrap_or(80) }
             }
             (Candidates::Own, Of::Source(source)) => {
-                let Some(Base { name, authority, declared: Declared { http: Some(http), .. } }) = self.bases.get(source) else {
+                let Some(Base { name, port, authority, declared: Declared { http: Some(http), .. } }) = self.bases.get(source) else {
                     return Err(reason);
                 };
                 return Ok(Permit {
-                    upstream: Upstream::Named { name: name.clone(), port: http.port },
+                    upstream: Upstream::Named { name: name.clone(), port: *port },
                     leg: Leg::Http(http.scheme),
                     source: "".into(),
                     observed: Some(reason),
@@ -450,8 +450,8 @@ impl GuardPolicy {
                 };
                 let found = match (&site.of, request.of) {
                     (Candidates::Own, Of::Source(source)) => {
-                        let Base { name, declared, .. } = self.bases.get(source)?;
-                        of_port(name, declared.http.as_ref()?.port)
+                        let Base { name, port, .. } = self.bases.get(source)?;
+                        of_port(name, *port)
                     }
                     (Candidates::Own, Of::Authority(Authority { host: Host::Name(name), port })) => of_port(name, port.unwrap_or(80)),
                     (Candidates::Hosts { to }, Of::Authority(Authority { host: Host::Name(name), .. })) => of_port(name, to.port()),

@@ -124,8 +124,8 @@ pub struct Roots {
     /// Those that the guard carries with it (Mozilla's list).
     pub public: bool,
     /// Others, in PEM.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub certificates: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
 }
 
 /// A forward proxy that hosts are reached through, by CONNECT. It resolves their names.
@@ -241,6 +241,7 @@ pub(super) struct Declared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Base {
     pub name: DomainName,
+    pub port: u16,
     /// As requests say it.
     pub authority: Authority,
     pub declared: Declared,
@@ -325,7 +326,8 @@ impl TryFrom<Document> for GuardPolicy {
                     };
                     let full = parsed(format!("{name}.{namespace}.svc.{}", policy.domain))?;
                     let declared = declared(http)?;
-                    policy.base(&source, &full, parsed(format!("{name}.{namespace}.svc"))?, &declared);
+                    let first = ports.first().copied().unwrap_or_default();
+                    policy.base(&full, first, parsed(format!("{name}.{namespace}.svc"))?, &declared);
                     // `orders.123` reads as an address; nobody means the Service by it.
                     let mut short = vec![format!("{name}.{namespace}.svc"), format!("{name}.{namespace}")];
                     if namespace == policy.workload.namespace {
@@ -340,7 +342,7 @@ impl TryFrom<Document> for GuardPolicy {
                 }
                 Target::Host { name, port, http } => {
                     let declared = declared(http)?;
-                    policy.base(&source, &name, name.clone(), &declared);
+                    policy.base(&name, port, name.clone(), &declared);
                     policy.hosts.entry(name).or_default().entry(port).or_default().push(declared);
                 }
                 Target::Kubernetes { addresses } => {
@@ -400,11 +402,12 @@ impl Document {
 }
 
 impl GuardPolicy {
-    fn base(&mut self, source: &str, name: &DomainName, said: DomainName, declared: &Declared) {
+    fn base(&mut self, name: &DomainName, port: u16, said: DomainName, declared: &Declared) {
         let Some(http) = &declared.http else { return };
-        let port = Some(http.port).filter(|port| *port != http.scheme.default_port());
-        let authority = Authority { host: scope::Host::Name(said), port };
-        self.bases.insert(source.to_owned(), Base { name: name.clone(), authority, declared: declared.clone() });
+        let port = http.port.unwrap_or(port);
+        let authority = Authority { host: scope::Host::Name(said), port: Some(port).filter(|port| *port != http.scheme.default_port()) };
+        let base = Base { name: name.clone(), port, authority, declared: declared.clone() };
+        self.bases.insert(declared.source.to_string(), base);
     }
 
     /// Whether `next` may take this one's place: never an older one, never another AIWorkload's.

@@ -19,8 +19,9 @@ pub struct Http {
     pub scheme: Scheme,
     #[serde(default)]
     pub inspect: Inspect,
-    /// Where the base URL leads: the declared port.
-    pub port: u16,
+    /// Where the base URL leads: the declared port. Absent: that of the destination, or its first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     pub access: HttpAccess,
     /// None: every path, with the methods that the access allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -113,7 +114,7 @@ impl Http {
     /// None if a guard can hold it, else what is wrong.
     pub(super) fn fault(&self) -> Option<String> {
         let Self { scheme, inspect, port, access, rules } = self;
-        if *port == 0 {
+        if *port == Some(0) {
             return Some("port: 1 to 65535".into());
         }
         if *scheme == Scheme::Http && *inspect == Inspect::Intercept {

@@ -685,7 +685,7 @@ fn http_that_no_guard_could_hold() {
 
 fn http_policy_document() -> Document {
     let mut document = document();
-    let http = Http { scheme: Scheme::Https, inspect: Inspect::BaseUrl, port: 443, access: HttpAccess::Read, rules: Vec::new() };
+    let http = Http { scheme: Scheme::Https, inspect: Inspect::BaseUrl, port: None, access: HttpAccess::Read, rules: Vec::new() };
     document.destinations.push(Destination {
         source: "judged".into(),
         target: Target::Host { name: name("judged.example.com"), port: 443, http: Some(http) },

@@ -158,6 +158,14 @@ fn known(name: &str) -> Known {
     NAMES.iter().find(|(known, _)| known.len() == name.len() && known.eq_ignore_ascii_case(name)).map_or(Known::Other, |(_, known)| *known)
 }
 
+/// Whether this field means something on one hop only, and is never passed on as it is.
+pub fn is_for_one_hop(name: &str) -> bool {
+    match known(name) {
+        Known::Host | Known::TransferEncoding | Known::Connection | Known::Upgrade | Known::Hop => true,
+        Known::ContentLength | Known::MethodOverride | Known::Other => false,
+    }
+}
+
 /// Whether some frameworks take this field for the method.
 pub fn names_a_method(name: &str) -> bool {
     // Some read `_` as `-`.

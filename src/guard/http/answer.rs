@@ -90,3 +90,75 @@ pub fn words(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+/// The same for a call of gRPC: the fields of an answer that has only trailers.
+pub fn refuse_grpc(records: &Records, denied: &Denied, attempt: &Attempt) -> Vec<(&'static str, String)> {
+    let Denied { reason, policy } = denied;
+    let id = records.judged(Outcome::Refused, *reason, attempt, policy.as_deref());
+    // PERMISSION_DENIED, UNAVAILABLE, INVALID_ARGUMENT.
+    let code: u8 = match reason.status() {
+        400 | 431 => 3,
+        _ if reason.retryable() => 14,
+        _ => 7,
+    };
+    let declare = match attempt {
+        Attempt::Request { declare: Some(declare), .. } if reason.declarable() => declare.as_str(),
+        _ => "",
+    };
+    let message = format!("{}; {}", reason.means(), reason.remedy());
+    let mut metadata = vec![("requestId", id.as_str())];
+    if !declare.is_empty() {
+        metadata.push(("declare", declare));
+    }
+    let details =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, status(code, &message, reason.code(), &metadata));
+    vec![
+        ("content-type", "application/grpc".to_owned()),
+        ("grpc-status", code.to_string()),
+        ("grpc-message", escaped(&message)),
+        ("grpc-status-details-bin", details),
+    ]
+}
+
+/// As gRPC wants its message: what is no printable character of ASCII, and `%`, is escaped.
+fn escaped(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            out += &format!("%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// `google.rpc.Status` with one `google.rpc.ErrorInfo`, as bytes of Protocol Buffers.
+fn status(code: u8, message: &str, reason: &str, metadata: &[(&str, &str)]) -> Vec<u8> {
+    fn part(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+        out.push(field << 3 | 2);
+        let mut length = bytes.len();
+        while length >= 0x80 {
+            out.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        out.push(length as u8);
+        out.extend_from_slice(bytes);
+    }
+    let mut info = Vec::new();
+    part(&mut info, 1, reason.as_bytes());
+    part(&mut info, 2, b"remit.dev");
+    for (key, value) in metadata {
+        let mut entry = Vec::new();
+        part(&mut entry, 1, key.as_bytes());
+        part(&mut entry, 2, value.as_bytes());
+        part(&mut info, 3, &entry);
+    }
+    let mut any = Vec::new();
+    part(&mut any, 1, b"type.googleapis.com/google.rpc.ErrorInfo");
+    part(&mut any, 2, &info);
+    let mut out = vec![1 << 3, code];
+    part(&mut out, 2, message.as_bytes());
+    part(&mut out, 3, &any);
+    out
+}

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
 use super::pipeline::{
-    Broken, Done, Judged, LARGEST_FORM, Refused, Said, Sink, Source, To, form_names_a_method, is_form, judge, pass, record,
+    Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, form, form_names_a_method, is_form, judge, pass, record,
 };
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::stream::{Reader, Stream, Writer, reset};
@@ -57,7 +58,7 @@ enum After {
 }
 
 /// Until the connection has ended.
-pub async fn serve(door: &Door, mut reader: Reader, mut writer: Writer, client: Client) {
+pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, client: Client) {
     let gate = door.gate();
     let mut link = None;
     let after = loop {
@@ -149,7 +150,7 @@ async fn head(reader: &mut Reader) -> Result<Option<Bytes>, Reason> {
 }
 
 /// CONNECT, at the guard's own port. The rest of the connection is judged as one to that host.
-async fn tunnel(gate: &Gate, door: &Door, client: &Client, request: &Request<'_>, writer: &mut Writer) -> Option<(DomainName, u16)> {
+async fn tunnel(gate: &Gate, door: &Arc<Door>, client: &Client, request: &Request<'_>, writer: &mut Writer) -> Option<(DomainName, u16)> {
     let Target::Authority(text) = request.target else { return None };
     let authority: Authority = text.parse().ok()?;
     let attempt = || Attempt::Request { method: "CONNECT".into(), host: authority.to_string(), path: String::new(), declare: None };
@@ -236,7 +237,7 @@ async fn exchange(
                 return After::Reset;
             }
         }
-        match timeout(HEAD, form(reader, &mut body)).await.unwrap_or(Err(Reason::TooSlow)) {
+        match timeout(HEAD, form(&mut Incoming { reader, body: &mut body })).await.unwrap_or(Err(Reason::TooSlow)) {
             Ok(form) if form_names_a_method(&form) => {
                 return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
             }
@@ -247,6 +248,10 @@ async fn exchange(
     let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
 
     let host = permit.authority().unwrap_or(authority).clone();
+    let scheme = client.scheme_of(&permit);
+    // The name by which it was asked: in Observe a permit bears none.
+    let source = if let To::Base(path) = &said.to { path[1..].split(['/', '?']).next() } else { None };
+    let based = source.map(|source| Based { source, scheme, authority: &host });
     let mut tries = 0;
     loop {
         tries += 1;
@@ -263,8 +268,16 @@ async fn exchange(
         let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
         let used = current.used;
         let reached = current.address;
-        let talk =
-            Talk { request, length, body: &mut body, held: &mut held, upgrade: upgrade.as_deref(), sent: &sent, received: &received };
+        let talk = Talk {
+            based,
+            request,
+            length,
+            body: &mut body,
+            held: &mut held,
+            upgrade: upgrade.as_deref(),
+            sent: &sent,
+            received: &received,
+        };
         let ended = gate.while_permitted(&permit, Some(reached), talk.on(reader, writer, &mut current)).await;
         let (sent, received) = (sent.into_inner(), received.into_inner());
         current.slot.sent.fetch_add(sent, Ordering::Relaxed);
@@ -338,19 +351,6 @@ async fn answered(gate: &Gate, writer: &mut Writer, refused: Refused, request: &
     if close { After::Close } else { After::Next }
 }
 
-/// The whole of a form.
-async fn form(reader: &mut Reader, body: &mut Body) -> Result<Bytes, Reason> {
-    let mut form = BytesMut::new();
-    let mut incoming = Incoming { reader, body };
-    while let Some(data) = incoming.next().await.map_err(|_| Reason::RequestMalformed)? {
-        form.extend_from_slice(&data);
-        if form.len() > LARGEST_FORM {
-            return Err(Reason::RequestTooLarge);
-        }
-    }
-    Ok(form.freeze())
-}
-
 /// A connection for this permit: the one that is there, if it is for the same and nothing came on it unasked.
 async fn ready(gate: &Gate, client: &Client, permit: &Permit, link: Option<Link>) -> Result<Link, Denied> {
     if let Some(mut link) = link
@@ -413,6 +413,7 @@ enum End {
 
 /// A request on its way, and its answer.
 struct Talk<'a> {
+    based: Option<Based<'a>>,
     request: &'a Request<'a>,
     length: Length,
     body: &'a mut Body,
@@ -425,7 +426,7 @@ struct Talk<'a> {
 impl Talk<'_> {
     /// The request's head is staged.
     async fn on(self, reader: &mut Reader, writer: &mut Writer, link: &mut Link) -> End {
-        let Self { request, length, body, held, upgrade, sent, received } = self;
+        let Self { based, request, length, body, held, upgrade, sent, received } = self;
         // The request was sent; the client has seen something of the answer.
         let (whole, begun) = (AtomicBool::new(false), AtomicBool::new(false));
         let answer = {
@@ -445,7 +446,7 @@ impl Talk<'_> {
                 }
                 std::future::pending().await
             });
-            let mut answering = std::pin::pin!(answer(request, upgrade, down, writer, received, &begun));
+            let mut answering = std::pin::pin!(answer(request, based, upgrade, down, writer, received, &begun));
             let mut refused = false;
             loop {
                 tokio::select! {
@@ -495,6 +496,7 @@ enum Answered {
 /// The answer of an upstream, to the client. Fails with the status, if the client has seen it.
 async fn answer(
     request: &Request<'_>,
+    based: Option<Based<'_>>,
     upgrade: Option<&str>,
     reader: &mut Reader,
     writer: &mut Writer,
@@ -513,7 +515,12 @@ async fn answer(
             Err(_) => return Err((Reason::UpstreamSlow, None)),
         };
         let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;
-        let Response { status, reason, fields, length, persistence, upgrade: to } = response;
+        let Response { status, reason, mut fields, length, persistence, upgrade: to } = response;
+        let location = based.zip(fields.iter_mut().find(|field| field.name.eq_ignore_ascii_case("location")));
+        let moved = location.as_ref().and_then(|(based, field)| based.location(field.value));
+        if let (Some((_, field)), Some(moved)) = (location, &moved) {
+            field.value = moved.as_bytes();
+        }
         begun.store(true, Ordering::Relaxed);
         if status == 101 {
             if upgrade.is_none() || to.map(str::to_ascii_lowercase).as_deref() != upgrade {
@@ -573,15 +580,6 @@ impl Source for Incoming<'_> {
     }
 }
 
-/// A body that is there.
-struct Whole(Option<Bytes>);
-
-impl Source for Whole {
-    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
-        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
-    }
-}
-
 /// The body of a message that is written.
 struct Outgoing<'a> {
     writer: &'a mut Writer,
@@ -605,7 +603,7 @@ impl Sink for Outgoing<'_> {
         self.writer.flush().await.map_err(|_| Broken::Sink)
     }
 
-    async fn end(&mut self) -> Result<(), Broken> {
+    async fn end(&mut self, _: Option<HeaderMap>) -> Result<(), Broken> {
         match self.length {
             Length::Chunked => self.writer.staged().extend_from_slice(LAST_CHUNK),
             Length::UntilEnd => return self.writer.end().await.map_err(|_| Broken::Sink),

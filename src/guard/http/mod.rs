@@ -12,16 +12,18 @@
 
 mod answer;
 mod h1;
+mod h2;
 mod pipeline;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::stream::{Reader, Stream, Writer, reset};
+use super::stream::{Begun, Reader, Stream, Writer, reset};
 use super::tcp::Door;
-use crate::policy::{Scheme, Site};
+use crate::policy::{Leg, Permit, Scheme, Site};
 use crate::scope::DomainName;
 
 /// What is known of a connection whose requests are judged.
@@ -39,6 +41,14 @@ impl Client {
         Self { site: Site::OWN, wanted: None, server: None }
     }
 
+    /// What is spoken with the upstream.
+    fn scheme_of(&self, permit: &Permit) -> &'static str {
+        match permit.leg() {
+            Leg::Http(scheme) => scheme.as_str(),
+            Leg::Bytes => self.site.scheme().as_str(),
+        }
+    }
+
     fn is_own(&self) -> bool {
         self.site == Site::OWN
     }
@@ -48,7 +58,7 @@ impl Client {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// `before`: what was read of it.
-pub async fn begin(door: &Door, stream: TcpStream, before: BytesMut, client: Client) {
+pub async fn begin(door: &Arc<Door>, stream: TcpStream, before: BytesMut, client: Client) {
     match client.site.scheme() {
         Scheme::Http => serve(door, Stream::Tcp(stream), before, client).await,
         Scheme::Https => reset(&stream),
@@ -56,7 +66,7 @@ pub async fn begin(door: &Door, stream: TcpStream, before: BytesMut, client: Cli
 }
 
 /// Until it has ended. TLS is ended already.
-pub async fn serve(door: &Door, stream: Stream, before: BytesMut, client: Client) {
+pub async fn serve(door: &Arc<Door>, stream: Stream, before: BytesMut, client: Client) {
     let (from, to) = tokio::io::split(stream);
     let (mut reader, writer) = (Reader::new(from, before), Writer::new(to));
     let gate = door.gate();
@@ -73,8 +83,8 @@ pub async fn serve(door: &Door, stream: Stream, before: BytesMut, client: Client
         return reset(stream.tcp());
     }
     if reader.buffer.starts_with(PREFACE) {
-        let (stream, _) = reader.whole(writer);
-        return reset(stream.tcp());
+        let (stream, before) = reader.whole(writer);
+        return h2::serve(door, Begun { before, stream }, client).await;
     }
     h1::serve(door, reader, writer, client).await;
 }

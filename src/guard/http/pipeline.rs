@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 
 use super::Client;
 use crate::guard::gate::{Denied, Gate};
@@ -19,7 +20,7 @@ use crate::scope::{Authority, RequestTarget, names_a_method};
 /// Longer paths, hosts and methods are cut in records.
 const LONGEST_RECORDED: usize = 256;
 /// Of a form that must be read before it is sent on.
-pub const LARGEST_FORM: usize = 64 * 1024;
+const LARGEST_FORM: usize = 64 * 1024;
 /// After so many pieces others have their turn.
 const TURN: usize = 16;
 
@@ -36,6 +37,10 @@ pub enum Broken {
 pub trait Source {
     /// None: its end.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Broken>> + Send;
+    /// What stands behind it: only in HTTP/2.
+    fn trailers(&mut self) -> impl Future<Output = Result<Option<HeaderMap>, Broken>> + Send {
+        std::future::ready(Ok(None))
+    }
 }
 
 /// Where a body goes to.
@@ -43,7 +48,7 @@ pub trait Sink {
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
     /// What was given is on its way: before something is waited for.
     fn flush(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
-    fn end(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
+    fn end(&mut self, trailers: Option<HeaderMap>) -> impl Future<Output = Result<(), Broken>> + Send;
 }
 
 /// A body, until its end. What comes together leaves together.
@@ -60,7 +65,10 @@ pub async fn pass(source: &mut impl Source, sink: &mut impl Sink, count: &Atomic
                 }
             }
         };
-        let Some(data) = next else { return sink.end().await };
+        let Some(data) = next else {
+            let trailers = source.trailers().await?;
+            return sink.end(trailers).await;
+        };
         count.fetch_add(data.len() as u64, Ordering::Relaxed);
         sink.data(data).await?;
         pieces += 1;
@@ -180,6 +188,52 @@ pub fn cut(text: &str) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// The whole of a form.
+pub async fn form(source: &mut impl Source) -> Result<Bytes, Reason> {
+    let mut form = BytesMut::new();
+    while let Some(data) = source.next().await.map_err(|_| Reason::RequestMalformed)? {
+        form.extend_from_slice(&data);
+        if form.len() > LARGEST_FORM {
+            return Err(Reason::RequestTooLarge);
+        }
+    }
+    Ok(form.freeze())
+}
+
+/// A body that is there.
+pub struct Whole(pub Option<Bytes>);
+
+impl Source for Whole {
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+/// A data source that was asked by its base URL, as redirects to itself must name it.
+#[derive(Clone, Copy)]
+pub struct Based<'a> {
+    pub source: &'a str,
+    pub scheme: &'a str,
+    pub authority: &'a Authority,
+}
+
+impl Based<'_> {
+    /// Where a redirect leads, for a client that knows the base URL only. None: as it says; the client's next request is judged in its turn.
+    pub fn location(&self, value: &[u8]) -> Option<String> {
+        let Self { source, scheme, authority } = self;
+        let text = std::str::from_utf8(value).ok()?;
+        if text.starts_with('/') && !text.starts_with("//") {
+            return Some(format!("/{source}{text}"));
+        }
+        let (said, rest) = text.split_once("://").filter(|(said, _)| said.eq_ignore_ascii_case(scheme))?;
+        let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let host: Authority = host.parse().ok()?;
+        let default = if said.eq_ignore_ascii_case("https") { 443 } else { 80 };
+        let same = host.host == authority.host && host.port.unwrap_or(default) == authority.port.unwrap_or(default);
+        same.then(|| format!("/{source}{path}"))
+    }
 }
 
 /// Whether the body of this type is a form, of which frameworks take a field for the method.

@@ -1,0 +1,515 @@
+//! HTTP/2: requests side by side, each judged on its own; upstreams are spoken to in HTTP/2 as well.
+//!
+//! Promise: what a stream holds is bounded by its window; a stream that one side ends is ended on the other.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Client;
+use super::answer::{PROBLEM, refuse, refuse_grpc};
+use super::pipeline::{
+    Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, form_names_a_method, is_form, judge, pass, record,
+};
+use crate::guard::gate::Denied;
+use crate::guard::record::Outcome;
+use crate::guard::stream::{Begun, Stream};
+use crate::guard::tcp::Door;
+use crate::guard::upstream::{Reached, Version};
+use crate::guard::usage::Slot;
+use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
+use crate::scope::Authority;
+use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
+
+/// Of a stream, in each direction: what waits in the guard at most.
+const WINDOW: u32 = 64 * 1024 - 1;
+/// Of all streams of a connection together.
+const WINDOWS: u32 = 1024 * 1024;
+/// Requests at once on a connection.
+const STREAMS: u32 = 128;
+/// For the first frames of a connection, and for a form.
+const GREET: Duration = Duration::from_secs(30);
+/// For the head of an answer, once the request is sent.
+const ANSWER: Duration = Duration::from_secs(900);
+/// Upstreams of one connection of a client.
+const MOST_LINKS: usize = 8;
+
+/// A connection of a client.
+struct Session {
+    door: Arc<Door>,
+    client: Client,
+    links: Mutex<Vec<Link>>,
+}
+
+/// A connection to an upstream, for every request to it.
+#[derive(Clone)]
+struct Link {
+    upstream: Upstream,
+    leg: Leg,
+    send: SendRequest<Bytes>,
+    address: std::net::IpAddr,
+    /// Ends what drives it with the last that uses it.
+    _driver: Arc<JoinSet<()>>,
+}
+
+/// Until the connection has ended.
+pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, client: Client) {
+    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default() });
+    let gate = door.gate();
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOWS)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(LARGEST_HEAD as u32)
+        .max_send_buffer_size(WINDOW as usize);
+    let Ok(Ok(mut connection)) = timeout(GREET, builder.handshake::<_, Bytes>(stream)).await else { return };
+    let mut requests = JoinSet::new();
+    let served = async {
+        loop {
+            tokio::select! {
+                accepted = connection.accept() => match accepted {
+                    Some(Ok((request, respond))) => _ = requests.spawn(one(session.clone(), request, respond)),
+                    Some(Err(_)) | None => return,
+                },
+                Some(_) = requests.join_next() => {}
+            }
+        }
+    };
+    if gate.while_still(|policy| policy.still_of(&session.client.site), served).await.is_err() {
+        // What a new policy forbids is cut, and those who wait for an answer learn that there is none.
+        requests.abort_all();
+        connection.abrupt_shutdown(h2::Reason::REFUSED_STREAM);
+        let _ = timeout(Duration::from_millis(100), poll_fn(|context| connection.poll_closed(context))).await;
+    }
+}
+
+/// One request and its answer.
+async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    let gone = poll_reset(&mut respond).await;
+    if gone {
+        return;
+    }
+    let Exchange { outcome, attempt, grpc } = exchange(&session, request, &mut respond).await;
+    let records = &session.door.gate().records;
+    match outcome {
+        Ok(()) => {}
+        Err(Failed::Refused(denied)) => {
+            if grpc {
+                let answer = refuse_grpc(records, &denied, &attempt);
+                let mut head = Response::new(());
+                for (name, value) in answer {
+                    if let Ok(value) = HeaderValue::try_from(value) {
+                        head.headers_mut().insert(HeaderName::from_static(name), value);
+                    }
+                }
+                let _ = respond.send_response(head, true);
+                return;
+            }
+            let answer = refuse(records, &denied, &attempt);
+            let mut head = Response::new(());
+            *head.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
+            head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+            head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            if let Ok(mut body) = respond.send_response(head, answer.body.is_empty()) {
+                let _ = Outgoing { to: &mut body }.data(answer.body.into()).await;
+                let _ = body.send_data(Bytes::new(), true);
+            }
+        }
+        Err(Failed::Cut(denied)) => {
+            records.judged(Outcome::Refused, denied.reason, &attempt, denied.policy.as_deref());
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+        Err(Failed::Reset(reason)) => respond.send_reset(reason),
+    }
+}
+
+/// Whether the client has given it up already.
+async fn poll_reset(respond: &mut SendResponse<Bytes>) -> bool {
+    poll_fn(|context| Poll::Ready(matches!(respond.poll_reset(context), Poll::Ready(_)))).await
+}
+
+enum Failed {
+    /// Before the client has seen anything of an answer.
+    Refused(Denied),
+    /// By a new policy.
+    Cut(Denied),
+    /// By one of the two sides.
+    Reset(h2::Reason),
+}
+
+struct Exchange {
+    outcome: Result<(), Failed>,
+    attempt: Attempt,
+    /// It is a call of gRPC, which reads other refusals.
+    grpc: bool,
+}
+
+async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut SendResponse<Bytes>) -> Exchange {
+    let began = Instant::now();
+    let gate = session.door.gate();
+    let client = &session.client;
+    let (head, body) = request.into_parts();
+    let grpc = head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let mut attempt =
+        Attempt::Request { method: cut(head.method.as_str()).to_owned(), host: String::new(), path: String::new(), declare: None };
+    let denied_now = |reason| Denied { reason, policy: gate.held.borrow().clone() };
+    macro_rules! refused {
+        ($denied:expr) => {
+            return Exchange { outcome: Err(Failed::Refused($denied)), attempt, grpc }
+        };
+    }
+    let authority = match authority(&head.uri, &head.headers, client.site.scheme().as_str()) {
+        Ok(authority) => authority,
+        Err(reason) => refused!(denied_now(reason)),
+    };
+    let path = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+    let method_field =
+        if head.headers.keys().any(|name| names_a_method(name.as_str())) { MethodField::Present } else { MethodField::Absent };
+    if head.method == Method::CONNECT {
+        refused!(denied_now(Reason::UpgradeNotDeclared));
+    }
+    let to = if client.is_own() { To::Base(path) } else { To::Authority(path) };
+    let said = Said { method: head.method.as_str(), authority: &authority, to, upgrade: None, method_field };
+    let Judged { permit, target, raw } = match judge(gate, client, &said) {
+        Ok(judged) => judged,
+        Err(refused) => {
+            let Refused { denied, attempt } = *refused;
+            return Exchange { outcome: Err(Failed::Refused(denied)), attempt, grpc };
+        }
+    };
+    let host = permit.authority().unwrap_or(&authority).clone();
+    attempt = Attempt::Request {
+        method: cut(head.method.as_str()).to_owned(),
+        host: host.to_string(),
+        path: cut(target.path()).to_owned(),
+        declare: None,
+    };
+    let mut incoming = Incoming { from: body, taken: 0 };
+    let mut held = None;
+    let is_form = head.headers.get(CONTENT_TYPE).is_some_and(|value| is_form(value.as_bytes()));
+    if permit.forms() == Forms::NameNoMethod && is_form && !incoming.from.is_end_stream() {
+        match timeout(GREET, form(&mut incoming)).await.unwrap_or(Err(Reason::TooSlow)) {
+            Ok(form) if form_names_a_method(&form) => refused!(denied_now(Reason::MethodOverride)),
+            Ok(form) => held = Some(form),
+            Err(reason) => refused!(denied_now(reason)),
+        }
+    }
+
+    let mut link = match session.link(&permit).await {
+        Ok(link) => link,
+        Err(denied) => refused!(denied),
+    };
+    let slot = gate.usage.of(permit.source());
+    let text = raw.map_or_else(|| target.to_string(), str::to_owned);
+    let scheme = client.scheme_of(&permit);
+    let source = if client.is_own() { path.strip_prefix('/').and_then(|path| path.split(['/', '?']).next()) } else { None };
+    let based = source.map(|source| Based { source, scheme, authority: &host });
+    let uri = Uri::builder().scheme(scheme).authority(host.to_string()).path_and_query(text).build();
+    let Ok(uri) = uri else { refused!(denied_now(Reason::PathAmbiguous)) };
+    let mut outgoing = Request::new(());
+    *outgoing.method_mut() = head.method.clone();
+    *outgoing.uri_mut() = uri;
+    *outgoing.version_mut() = http::Version::HTTP_2;
+    copy(&head.headers, outgoing.headers_mut());
+    // Between HTTP/2 and HTTP/2 it says that trailers are understood: gRPC asks for it.
+    if head.headers.get(TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        outgoing.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let ended = held.as_ref().map_or(incoming.from.is_end_stream(), Bytes::is_empty);
+    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+    let trace = head.headers.get("traceparent").map(|value| value.as_bytes().to_vec());
+    let address = link.address;
+    let status = std::sync::atomic::AtomicU16::new(0);
+    let talk = async {
+        let (answering, mut up) = link.send.send_request(outgoing, ended).map_err(|e| Failed::Refused(denied_now(of_upstream(&e))))?;
+        let sending = async {
+            if ended {
+                return Ok(());
+            }
+            let mut sink = Outgoing { to: &mut up };
+            match held {
+                Some(form) => pass(&mut Whole(Some(form)), &mut sink, &sent).await,
+                None => pass(&mut incoming, &mut sink, &sent).await,
+            }
+        };
+        talk(respond, based, sending, answering, &received, &status, denied_now).await
+    };
+    let outcome = match gate.while_permitted(&permit, Some(address), talk).await {
+        Ok(outcome) => outcome,
+        Err(denied) => Err(Failed::Cut(denied)),
+    };
+    let (sent, received, status) = (sent.into_inner(), received.into_inner(), status.into_inner());
+    slot.sent.fetch_add(sent, Ordering::Relaxed);
+    slot.received.fetch_add(received, Ordering::Relaxed);
+    if status != 0 {
+        let trace = trace.as_deref();
+        record(
+            gate,
+            &permit,
+            &Done { method: head.method.as_str(), host: &host, path: target.path(), status, sent, received, trace, began },
+        );
+    }
+    Exchange { outcome, attempt, grpc }
+}
+
+/// The request's body and the answer, side by side, until the answer has ended or one side gives up.
+async fn talk(
+    respond: &mut SendResponse<Bytes>,
+    based: Option<Based<'_>>,
+    sending: impl Future<Output = Result<(), Broken>>,
+    mut answering: ResponseFuture,
+    received: &AtomicU64,
+    status: &std::sync::atomic::AtomicU16,
+    denied_now: impl Fn(Reason) -> Denied,
+) -> Result<(), Failed> {
+    let mut sending = std::pin::pin!(sending);
+    let mut sent = false;
+    let mut down: Option<SendStream<Bytes>> = None;
+    let answer = {
+        let mut answering = std::pin::pin!(timeout(ANSWER, interim(&mut answering, respond)));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => break answer,
+                done = &mut sending, if !sent => match done {
+                    // Why it is not taken, the answer says.
+                    Ok(()) | Err(Broken::Sink) => sent = true,
+                    Err(Broken::Source) => return Err(Failed::Reset(h2::Reason::CANCEL)),
+                },
+            }
+        }
+    };
+    let response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(Interim::Gone)) => return Err(Failed::Reset(h2::Reason::CANCEL)),
+        Ok(Err(Interim::Failed(error))) => {
+            return Err(match error.reason() {
+                // As the upstream says it: a client knows which of them to try again.
+                Some(reason) if error.is_reset() && error.is_remote() => Failed::Reset(reason),
+                _ => Failed::Refused(denied_now(of_upstream(&error))),
+            });
+        }
+        Err(_) => return Err(Failed::Refused(denied_now(Reason::UpstreamSlow))),
+    };
+    let (head, body) = response.into_parts();
+    let mut out = Response::new(());
+    *out.status_mut() = head.status;
+    copy(&head.headers, out.headers_mut());
+    let moved = based.zip(head.headers.get(LOCATION)).and_then(|(based, value)| based.location(value.as_bytes()));
+    if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
+        out.headers_mut().insert(LOCATION, moved);
+    }
+    let ended = body.is_end_stream();
+    status.store(head.status.as_u16(), Ordering::Relaxed);
+    let stream = respond.send_response(out, ended).map_err(|_| Failed::Reset(h2::Reason::INTERNAL_ERROR))?;
+    if ended {
+        return Ok(());
+    }
+    let mut source = Incoming { from: body, taken: 0 };
+    let down = down.insert(stream);
+    let mut sink = Outgoing { to: down };
+    let passed = {
+        let mut passing = std::pin::pin!(pass(&mut source, &mut sink, received));
+        loop {
+            tokio::select! {
+                biased;
+                passed = &mut passing => break passed,
+                done = &mut sending, if !sent => match done {
+                    Ok(()) | Err(Broken::Sink) => sent = true,
+                    Err(Broken::Source) => return Err(Failed::Reset(h2::Reason::CANCEL)),
+                },
+            }
+        }
+    };
+    match passed {
+        Ok(()) => Ok(()),
+        // The reason is that of the upstream, where it gave one.
+        Err(Broken::Source) => Err(Failed::Reset(h2::Reason::INTERNAL_ERROR)),
+        Err(Broken::Sink) => Err(Failed::Reset(h2::Reason::CANCEL)),
+    }
+}
+
+enum Interim {
+    /// The client has given it up.
+    Gone,
+    Failed(h2::Error),
+}
+
+/// The answer that counts; those before it go to the client.
+async fn interim(answering: &mut ResponseFuture, respond: &mut SendResponse<Bytes>) -> Result<Response<RecvStream>, Interim> {
+    poll_fn(|context| {
+        if respond.poll_reset(context).is_ready() {
+            return Poll::Ready(Err(Interim::Gone));
+        }
+        while let Poll::Ready(Some(Ok(informational))) = answering.poll_informational(context) {
+            let mut head = Response::new(());
+            *head.status_mut() = informational.status();
+            copy(informational.headers(), head.headers_mut());
+            let _ = respond.send_informational(head);
+        }
+        std::pin::Pin::new(&mut *answering).poll(context).map_err(Interim::Failed)
+    })
+    .await
+}
+
+fn of_upstream(error: &h2::Error) -> Reason {
+    if error.is_io() { Reason::Unreachable } else { Reason::UpstreamMalformed }
+}
+
+/// Who is asked: in every way in which it is said.
+fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Authority, Reason> {
+    if uri.scheme_str().is_some_and(|said| said != scheme) {
+        return Err(Reason::HostMismatch);
+    }
+    let parsed = |text: &str| text.parse::<Authority>().map_err(|_| Reason::RequestMalformed);
+    let mut all = Vec::new();
+    if let Some(authority) = uri.authority() {
+        all.push(parsed(authority.as_str())?);
+    }
+    for host in headers.get_all(HOST) {
+        all.push(parsed(host.to_str().map_err(|_| Reason::RequestMalformed)?)?);
+    }
+    let first = all.first().cloned().ok_or(Reason::RequestMalformed)?;
+    if all.iter().any(|other| *other != first) {
+        return Err(Reason::HostMismatch);
+    }
+    Ok(first)
+}
+
+/// What is for the other end.
+fn copy(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from {
+        if !is_for_one_hop(name.as_str()) && *name != EXPECT {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+impl Session {
+    /// A connection for this permit.
+    async fn link(&self, permit: &Permit) -> Result<Link, Denied> {
+        let gate = self.door.gate();
+        let mut links = self.links.lock().await;
+        let found = links.iter().position(|link| link.upstream == *permit.upstream() && link.leg == permit.leg());
+        if let Some(at) = found {
+            let link = links.swap_remove(at);
+            let alive = gate.policy()?.still(permit, Some(link.address)).is_ok();
+            if alive && let Ok(send) = link.send.clone().ready().await {
+                let link = Link { send, ..link };
+                links.push(link.clone());
+                return Ok(link);
+            }
+        }
+        let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
+        let Reached { stream, address, version: _ } = gate.while_permitted(permit, None, reaching).await??;
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOWS)
+            .max_header_list_size(LARGEST_HEAD as u32)
+            .max_send_buffer_size(WINDOW as usize)
+            .enable_push(false);
+        let malformed = |_| gate.policy().map_or_else(|denied| denied, |policy| Denied::by(policy, Reason::UpstreamMalformed));
+        let (send, connection) =
+            timeout(GREET, builder.handshake::<_, Bytes>(stream)).await.map_err(malformed)?.map_err(|_| malformed_now(gate))?;
+        let slot: Arc<Slot> = gate.usage.of(permit.source());
+        slot.connections.fetch_add(1, Ordering::Relaxed);
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            let _ = connection.await;
+        });
+        let send = send.ready().await.map_err(|_| malformed_now(gate))?;
+        let link = Link { upstream: permit.upstream().clone(), leg: permit.leg(), send, address, _driver: Arc::new(driver) };
+        if links.len() >= MOST_LINKS {
+            links.remove(0);
+        }
+        links.push(link.clone());
+        Ok(link)
+    }
+}
+
+fn malformed_now(gate: &crate::guard::gate::Gate) -> Denied {
+    Denied { reason: Reason::UpstreamMalformed, policy: gate.held.borrow().clone() }
+}
+
+/// A body that is read. Its window opens again when what was read has been passed on.
+struct Incoming {
+    from: RecvStream,
+    taken: usize,
+}
+
+impl Source for Incoming {
+    async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        if self.taken > 0 {
+            let taken = std::mem::take(&mut self.taken);
+            self.from.flow_control().release_capacity(taken).map_err(|_| Broken::Source)?;
+        }
+        match self.from.data().await {
+            Some(Ok(data)) => {
+                self.taken = data.len();
+                Ok(Some(data))
+            }
+            Some(Err(_)) => Err(Broken::Source),
+            None => Ok(None),
+        }
+    }
+
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
+        let found = self.from.trailers().await.map_err(|_| Broken::Source)?;
+        Ok(found.map(|found| {
+            let mut trailers = HeaderMap::new();
+            copy(&found, &mut trailers);
+            trailers
+        }))
+    }
+}
+
+/// A body that is written, as fast as the other side's window lets it.
+struct Outgoing<'a> {
+    to: &'a mut SendStream<Bytes>,
+}
+
+impl Sink for Outgoing<'_> {
+    async fn data(&mut self, mut data: Bytes) -> Result<(), Broken> {
+        while !data.is_empty() {
+            self.to.reserve_capacity(data.len());
+            let capacity = poll_fn(|context| {
+                if self.to.poll_reset(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                self.to.poll_capacity(context)
+            })
+            .await;
+            let Some(Ok(capacity)) = capacity else { return Err(Broken::Sink) };
+            let piece = data.split_to(capacity.min(data.len()));
+            self.to.send_data(piece, false).map_err(|_| Broken::Sink)?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), Broken> {
+        // The connection's own task writes.
+        Ok(())
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        match trailers {
+            Some(trailers) => self.to.send_trailers(trailers).map_err(|_| Broken::Sink),
+            None => self.to.send_data(Bytes::new(), true).map_err(|_| Broken::Sink),
+        }
+    }
+}
