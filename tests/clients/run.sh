@@ -353,7 +353,7 @@ run_way() {
     redirect)
       trusting "$work/pki"
       guarded in-pod "$(orders "$(rules Http BaseUrl)")" "$(host files files.example.com 80 "$(rules Http BaseUrl)")" "$(host help-centre help.example.com 443)" || return 1
-      clients_to service "$orders_url" orders.shop.svc.cluster.local "$help_url/echo/other" judged
+      clients_to service "$orders_url" orders.shop.svc.cluster.local "$files_url/echo/other" judged
       clients_to host "$files_url" files.example.com "$orders_url/echo/other" judged
       clients_to tunnel "$help_url" help.example.com "$orders_url/echo/other"
       ;;
@@ -361,7 +361,7 @@ run_way() {
       # They trust nobody: the guard does.
       guarded in-pod "$(orders "$(rules Http BaseUrl)")" "$(host files files.example.com 80 "$(rules Http BaseUrl)")" \
         "$(host help-centre help.example.com 443 "$(rules Https BaseUrl)")" || return 1
-      clients_to service "$own/orders" orders.shop.svc.cluster.local "$files_url/echo/other" judged
+      clients_to service "$own/orders" orders.shop.svc "$files_url/echo/other" judged
       clients_to https "$own/help-centre" help.example.com "$files_url/echo/other" judged
       ;;
     proxy)

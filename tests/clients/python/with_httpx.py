@@ -1,5 +1,7 @@
 """A client of httpx (HTTP/1.1 and HTTP/2). Trust and proxies come from the environment alone."""
 
+import asyncio
+
 import httpx
 
 import check
@@ -27,4 +29,14 @@ def lines(url):
         yield from answer.iter_lines()
 
 
-check.http(args, ask, lines)
+def at_once(urls):
+    """Requests of one thread: with several, this client loses its count of HTTP/2 streams, whoever the server is."""
+
+    async def all_of_them():
+        async with httpx.AsyncClient(http1=not plain2, http2=args.http == 2, timeout=30) as many:
+            return [answer.content for answer in await asyncio.gather(*(many.get(url) for url in urls))]
+
+    return asyncio.run(all_of_them())
+
+
+check.http(args, ask, lines, at_once)
