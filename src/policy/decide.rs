@@ -427,6 +427,17 @@ impl GuardPolicy {
         Ok(Permit { upstream, leg: Leg::Http(*scheme), source: "".into(), observed: Some(reason), authority: None, forms: Forms::Pass })
     }
 
+    /// Leave for a connection of this site as bytes: in Observe, where its requests have no reading.
+    pub fn unread(&self, site: &Site, reason: Reason) -> Option<Permit> {
+        let upstream = match &site.of {
+            Candidates::Services { to, .. } | Candidates::Hosts { to } => Upstream::Anywhere(*to),
+            Candidates::Host { name, port } => Upstream::Named { name: name.clone(), port: *port },
+            Candidates::Own => return None,
+        };
+        let plain = self.observes() && site.scheme == Scheme::Http;
+        plain.then(|| Permit { observed: Some(reason), ..Permit::bytes(upstream, "".into()) })
+    }
+
     /// As who a data source's upstream is asked, by its base URL.
     pub fn base_authority(&self, source: &str) -> Option<&Authority> {
         self.bases.get(source).map(|base| &base.authority)

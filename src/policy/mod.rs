@@ -20,4 +20,4 @@ pub use document::{
     WorkloadId, WorkloadIdError, next_serial,
 };
 pub use http::{Http, HttpAccess, HttpRule, Inspect, MOST_OF_A_RULE, MOST_RULES, MethodField, Of, Request, Scheme};
-pub use reason::{Attempt, RECORD, Reason};
+pub use reason::{ACCESS, Attempt, RECORD, Reason};

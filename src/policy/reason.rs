@@ -317,6 +317,22 @@ pub const RECORD: [(&str, &str); 9] = [
     ("digest", "of the scope that it was judged by; absent while the guard has no policy"),
 ];
 
+/// The fields of a guard's record of a request that was let through, and what they mean, as `docs/reasons.md` lists them.
+pub const ACCESS: [(&str, &str); 12] = [
+    ("time", "milliseconds since 1970, when it had ended"),
+    ("event", "`request`"),
+    ("requestId", "tells it from others"),
+    ("source", "the data source; empty for what the mode `Observe` alone lets through"),
+    ("method", "as it was sent"),
+    ("host", "who was asked, as it was sent"),
+    ("path", "as it was sent, without the query, cut after 256 characters"),
+    ("status", "of the answer; 499: the app did not wait for it"),
+    ("sent", "bytes of the body, from the app"),
+    ("received", "bytes of the body, to the app"),
+    ("microseconds", "from the request's head to the end of the answer"),
+    ("trace", "the trace that the request belongs to, where its `traceparent` says one"),
+];
+
 /// What was attempted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -613,6 +613,9 @@ fn requests() {
             Err(reason) => assert!(line.contains("203.0.113.7") && Err(reason) == expected.map(|_| ()), "{line}: {reason}"),
         }
     }
+    let unread = |policy: &GuardPolicy, site: &Site| policy.unread(site, RequestMalformed).map(|permit| permit.upstream().clone());
+    assert_eq!(unread(&observed, &orders), Some(Upstream::Anywhere(at("10.96.7.7:80"))));
+    assert_eq!([unread(&policy, &orders), unread(&observed, &Site::OWN), unread(&observed, &help)], [None, None, None]);
     let suspended = http_policy(|v| v["suspended"] = json!(true));
     assert!(cases.iter().all(|(site, line, _)| asked(&suspended, site, line) == Err(Suspended)));
 }

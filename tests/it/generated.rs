@@ -7,7 +7,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use remit::plan::{self, Admission, Debugging, GuardSettings, Injection, Subject};
 use remit::policy::pod::IDS;
-use remit::policy::{RECORD, Reason};
+use remit::policy::{ACCESS, RECORD, Reason};
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::json;
 
@@ -98,15 +98,16 @@ fn reasons() {
     let mut page = format!(
         "<!-- {HEAD} -->\n# Why a guard refused\n\n\
          A guard gives one of these reasons whenever it refuses something, or, in the mode `Observe`, lets it through that `Enforce` would refuse.\n\
-         They stand in its log, in refused DNS answers, in `kubectl remit explain` and in the metric `remit_guard_denials_total`. A code never changes its meaning.\n\n\
+         They stand in its log, in refused DNS answers, in its answers over HTTP (status and problem document) and gRPC, in `kubectl remit explain` and in the metric `remit_guard_denials_total`. A code never changes its meaning.\n\n\
          Retryable: the same may succeed later without a change of the scope. Declarable: a data source would be an answer; the record and `kubectl remit explain` then show\n\
          its lines, but for plain addresses.\n\n\
-         | code | what it means | retryable | declarable | what to do |\n|---|---|---|---|---|\n"
+         | code | what it means | HTTP | retryable | declarable | what to do |\n|---|---|---|---|---|---|\n"
     );
     let yes = |holds| if holds { "yes" } else { "" };
     for reason in Reason::ALL {
         let (retryable, declarable) = (yes(reason.retryable()), yes(reason.declarable()));
-        writeln!(page, "| `{reason}` | {} | {retryable} | {declarable} | {} |", reason.means(), reason.remedy()).unwrap();
+        let status = reason.status();
+        writeln!(page, "| `{reason}` | {} | {status} | {retryable} | {declarable} | {} |", reason.means(), reason.remedy()).unwrap();
     }
     page.push_str(
         "\n## The record\n\n\
@@ -114,6 +115,14 @@ fn reasons() {
          | field | meaning |\n|---|---|\n",
     );
     for (field, meaning) in RECORD {
+        writeln!(page, "| `{field}` | {meaning} |").unwrap();
+    }
+    page.push_str(
+        "\n## The record of a request\n\n\
+         One line for each request of HTTP that was let through. Written within a tenth of a second, many together.\n\n\
+         | field | meaning |\n|---|---|\n",
+    );
+    for (field, meaning) in ACCESS {
         writeln!(page, "| `{field}` | {meaning} |").unwrap();
     }
     assert_generated("docs/reasons.md", &page);

@@ -14,6 +14,7 @@ use super::pipeline::{
     Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, form, form_names_a_method, is_form, judge, pass, record,
 };
 use crate::guard::gate::{Denied, Gate};
+use crate::guard::record::Outcome;
 use crate::guard::stream::{Reader, Stream, Writer, reset};
 use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version};
@@ -66,6 +67,9 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, cli
             Ok(Ok(Some(head))) => head,
             Ok(Ok(None)) => break After::Close,
             Ok(Err(reason)) => {
+                if let Some(after) = unread(gate, &client, reason, &mut reader, &mut writer).await {
+                    break after;
+                }
                 let refused = malformed(gate, reason);
                 say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
                 break After::Close;
@@ -75,6 +79,11 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, cli
         let request = match Request::read(&head) {
             Ok(request) => request,
             Err(fault) => {
+                let rest = std::mem::replace(&mut reader.buffer, BytesMut::from(&head[..]));
+                reader.buffer.extend_from_slice(&rest);
+                if let Some(after) = unread(gate, &client, reason_of(fault), &mut reader, &mut writer).await {
+                    break after;
+                }
                 let refused = malformed(gate, reason_of(fault));
                 say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
                 break After::Close;
@@ -126,6 +135,25 @@ fn malformed(gate: &Gate, reason: Reason) -> Refused {
     let policy = gate.held.borrow().clone();
     let attempt = Attempt::Request { method: String::new(), host: String::new(), path: String::new(), declare: None };
     Refused { denied: Denied { reason, policy }, attempt }
+}
+
+/// What Observe does with what has no reading: it passes as it is, from here on. None: it is refused.
+async fn unread(gate: &Gate, client: &Client, reason: Reason, reader: &mut Reader, writer: &mut Writer) -> Option<After> {
+    let policy = gate.policy().ok()?;
+    let permit = policy.unread(&client.site, reason)?;
+    gate.records.judged(Outcome::LetThrough, reason, &malformed(gate, reason).attempt, Some(&policy));
+    let Ok(Ok((stream, address))) = gate.while_permitted(&permit, None, Box::pin(gate.reach(&permit, client.wanted))).await else {
+        return Some(After::Reset);
+    };
+    let (from, to) = tokio::io::split(Stream::Tcp(stream));
+    let (mut back, mut there) = (Reader::new(from, BytesMut::new()), Writer::new(to));
+    let slot = gate.usage.of(permit.source());
+    slot.connections.fetch_add(1, Ordering::Relaxed);
+    let switched = switched(reader, writer, &mut back, &mut there, &slot.sent, &slot.received);
+    match gate.while_permitted(&permit, Some(address), switched).await {
+        Ok(()) => Some(After::Close),
+        Err(_) => Some(After::Reset),
+    }
 }
 
 /// The next head. None: the end before it.
@@ -291,12 +319,7 @@ async fn exchange(
             Err(denied) => {
                 // What a new policy forbids is cut, and seen to be cut.
                 let refused = refusal(denied);
-                gate.records.judged(
-                    crate::guard::record::Outcome::Refused,
-                    refused.denied.reason,
-                    &refused.attempt,
-                    refused.denied.policy.as_deref(),
-                );
+                gate.records.judged(Outcome::Refused, refused.denied.reason, &refused.attempt, refused.denied.policy.as_deref());
                 let (stream, _) = current.reader.whole(current.writer);
                 reset(stream.tcp());
                 return After::Reset;
@@ -470,7 +493,7 @@ impl Talk<'_> {
                 End::Answered { status, client: kept(client), upstream: kept(upstream) }
             }
             Ok(Answered::Switched { status }) => {
-                switched(reader, writer, link, sent, received).await;
+                switched(reader, writer, &mut link.reader, &mut link.writer, sent, received).await;
                 End::Switched { status }
             }
             Err((reason, status)) => End::Failed { reason, status },
@@ -479,11 +502,11 @@ impl Talk<'_> {
 }
 
 /// Bytes both ways, until both have ended or one has broken.
-async fn switched(reader: &mut Reader, writer: &mut Writer, link: &mut Link, sent: &AtomicU64, received: &AtomicU64) {
-    let (mut there, mut back) = (Body::new(Length::UntilEnd), Body::new(Length::UntilEnd));
-    let mut from_client = Incoming { reader, body: &mut there };
-    let mut to_upstream = Outgoing { writer: &mut link.writer, length: Length::UntilEnd };
-    let mut from_upstream = Incoming { reader: &mut link.reader, body: &mut back };
+async fn switched(reader: &mut Reader, writer: &mut Writer, back: &mut Reader, there: &mut Writer, sent: &AtomicU64, received: &AtomicU64) {
+    let (mut up, mut down) = (Body::new(Length::UntilEnd), Body::new(Length::UntilEnd));
+    let mut from_client = Incoming { reader, body: &mut up };
+    let mut to_upstream = Outgoing { writer: there, length: Length::UntilEnd };
+    let mut from_upstream = Incoming { reader: back, body: &mut down };
     let mut to_client = Outgoing { writer, length: Length::UntilEnd };
     let _ = tokio::try_join!(pass(&mut from_client, &mut to_upstream, sent), pass(&mut from_upstream, &mut to_client, received));
 }
