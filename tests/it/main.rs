@@ -36,6 +36,8 @@ mod channel;
 mod chart;
 mod cli;
 mod generated;
+#[cfg(feature = "guard")]
+mod http_cases;
 mod layers;
 #[cfg(feature = "operator")]
 mod node;

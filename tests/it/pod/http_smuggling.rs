@@ -1,0 +1,244 @@
+//! Requests that two parsers would read differently: what the guard lets pass arrives exactly as it was judged, and of the rest not a byte.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
+use super::{ORDERS, World};
+use crate::http_cases::{Case, Door, End, HOST, SMUGGLED, Step, cases, seeds};
+
+impl Door {
+    fn connect(self) -> std::io::Result<Client> {
+        match self {
+            Self::Open => Client::connect(ORDERS, PORTS[0]),
+            Self::Ruled => Client::connect(ORDERS, PORTS[1]),
+            Self::Loopback => Client::connect("127.0.0.1", 15_474),
+        }
+    }
+}
+
+/// What was refused, and why.
+fn reason(next: &Next) -> Result<(u16, String), String> {
+    match next {
+        Next::Answer(message) if (400..500).contains(&message.status()) => {
+            let problem: Value =
+                serde_json::from_slice(message.content()).map_err(|error| format!("not a problem: {error}: {message:?}"))?;
+            let reason = problem["reason"].as_str().unwrap_or_default().to_owned();
+            if message.field("content-type") != Some("application/problem+json")
+                || problem["status"] != message.status()
+                || reason.is_empty()
+            {
+                return Err(format!("not a problem: {message:?}"));
+            }
+            Ok((message.status(), reason))
+        }
+        Next::Answer(message) => Err(format!("{} {}", message.first(), message.content().escape_ascii())),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// With these nothing more may be said on a connection.
+fn ends(reason: &str) -> bool {
+    ["request_malformed", "request_too_large"].contains(&reason)
+}
+
+fn nothing_more(client: &mut Client) -> Result<(), String> {
+    match client.rest() {
+        Some(rest) if rest.is_empty() => Ok(()),
+        Some(rest) => Err(format!("then came {}", rest.escape_ascii())),
+        None => Err("the connection is not closed".to_owned()),
+    }
+}
+
+/// What the client must see of a step. Whether the connection has ended with it.
+fn step(client: &mut Client, step: &Step) -> Result<bool, String> {
+    match step {
+        Step::Passed { head, .. } => match client.next(head.starts_with("HEAD ")) {
+            Next::Answer(message) if message.status() == 200 => Ok(false),
+            other => Err(format!("it must pass: {:?}", reason(&other))),
+        },
+        Step::Refused { status, reason: wanted } => {
+            let (found, why) = reason(&client.next(false))?;
+            if ![found, 0].contains(status) || ![why.as_str(), ""].contains(wanted) {
+                return Err(format!("{found} {why} instead of {status} {wanted}"));
+            }
+            if ends(&why) { nothing_more(client).map(|()| true) } else { Ok(false) }
+        }
+        Step::Broken => {
+            let (_, why) = reason(&client.next(false))?;
+            if !ends(&why) {
+                return Err(format!("{why} instead of request_malformed"));
+            }
+            nothing_more(client).map(|()| true)
+        }
+        Step::Cut => match client.next(false) {
+            Next::Ended => Ok(true),
+            next => {
+                reason(&next)?;
+                nothing_more(client).map(|()| true)
+            }
+        },
+    }
+}
+
+/// Until no request is under way at the upstream.
+fn settle(upstream: &Upstream) -> Result<(), String> {
+    let began = Instant::now();
+    std::thread::sleep(Duration::from_millis(2));
+    while upstream.look(|seen| seen.pending) != 0 {
+        if began.elapsed() > DEADLINE {
+            return Err("at the upstream a request that began stays open".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+fn play(upstream: &Upstream, case: &Case) -> Result<(), String> {
+    let before = upstream.look(|seen| (seen.arrivals.len(), seen.bytes));
+    let seen = talk(case);
+    let partial = case.steps.iter().any(|step| matches!(step, Step::Broken | Step::Cut));
+    let settled = if partial { settle(upstream) } else { Ok(()) };
+    let (arrived, bytes) = upstream.look(|seen| (seen.arrivals[before.0..].to_vec(), seen.bytes - before.1));
+    let wanted: Vec<Arrival> = (case.steps.iter())
+        .filter_map(|step| match step {
+            Step::Passed { head, body } => Some((head, body)),
+            _ => None,
+        })
+        .map(|(head, body)| Arrival::Whole(http_wire::Message { head: head.clone(), body: body.clone(), length: 0 }))
+        .collect();
+    let found: Vec<Arrival> = (arrived.into_iter())
+        .filter(|arrival| !(partial && matches!(arrival, Arrival::Partial(_))))
+        .map(|arrival| match arrival {
+            Arrival::Whole(message) => Arrival::Whole(http_wire::Message { length: 0, ..message }),
+            other => other,
+        })
+        .collect();
+    if found != wanted {
+        let found = format!("{found:?}");
+        return Err(format!("at the upstream arrived {:.1500}, client: {seen:?}", found));
+    }
+    if wanted.is_empty() && !partial && bytes != 0 {
+        return Err(format!("{bytes} bytes arrived at the upstream, client: {seen:?}"));
+    }
+    seen.and(settled)
+}
+
+fn talk(case: &Case) -> Result<(), String> {
+    let mut client = case.door.connect().map_err(|error| format!("no connection: {error}"))?;
+    client.say(&case.bytes);
+    if case.end == End::Shut {
+        client.shut();
+    }
+    for wanted in &case.steps {
+        if step(&mut client, wanted)? {
+            return Ok(());
+        }
+    }
+    client.shut();
+    nothing_more(&mut client)
+}
+
+/// As a person would compare it.
+fn shown(case: &Case, complaint: &str) -> String {
+    let bytes = case.bytes.escape_ascii().to_string();
+    let steps = format!("{:?}", case.steps);
+    format!("{}\n    said     {:.700}\n    expected {:.700}\n    got      {complaint:.1800}\n", case.name, bytes, steps)
+}
+
+#[test]
+fn there_are_enough_of_them() {
+    let all = cases();
+    assert!(all.len() >= 300, "{}", all.len());
+    assert!(seeds().len() >= 300, "{}", seeds().len());
+    let refused = all.iter().filter(|case| !case.steps.iter().any(|step| matches!(step, Step::Passed { .. }))).count();
+    println!("{} inputs, of which {refused} must not arrive; {} are seeds", all.len(), seeds().len());
+}
+
+#[test]
+fn without_a_guard_the_upstream_sees_them_as_they_are() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    let canonical = SMUGGLED.replace("Host:", "host:");
+    world.in_pod(|| {
+        let mut client = Door::Open.connect().expect("the Service");
+        client.say(canonical.repeat(2).as_bytes());
+        for _ in 0..2 {
+            assert!(matches!(client.next(false), Next::Answer(message) if message.status() == 200));
+        }
+        client.say(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhello");
+        client.shut();
+        assert_eq!(client.rest(), Some(Vec::new()));
+        let mut client = Door::Ruled.connect().expect("the Service");
+        client.say(SMUGGLED.as_bytes());
+        assert_eq!(client.rest(), Some(Vec::new()), "names in upper case are not what a guard sends");
+    });
+    settle(&upstream).expect("nothing is under way");
+    let arrivals = upstream.look(|seen| std::mem::take(&mut seen.arrivals));
+    let heads = |arrival: &Arrival| matches!(arrival, Arrival::Whole(message) if message.head == canonical);
+    assert!(matches!(&arrivals[..], [one, two, Arrival::Partial(_), Arrival::Wrong(..)] if heads(one) && heads(two)), "{arrivals:?}");
+    assert_eq!(upstream.look(|seen| seen.connections), 2);
+}
+
+#[test]
+fn what_arrives_is_what_was_judged() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    world.policy(&http_wire::policy());
+    world.start();
+    world.ready();
+    let (silent, spoken): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.end == End::Silent);
+    let good = Case {
+        name: "good".to_owned(),
+        door: Door::Open,
+        bytes: format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").into(),
+        end: End::Open,
+        steps: vec![Step::Passed { head: format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), body: crate::http_cases::Body::None }],
+    };
+    let mut failures = Vec::new();
+    let began = Instant::now();
+    world.in_pod(|| {
+        play(&upstream, &good).unwrap_or_else(|complaint| panic!("what is well passes: {complaint}"));
+        let mut slow = 0;
+        for case in &spoken {
+            let began = Instant::now();
+            if let Err(complaint) = play(&upstream, case) {
+                failures.push(shown(case, &complaint));
+            }
+            slow += usize::from(began.elapsed() >= DEADLINE);
+            assert!(slow < 30, "too much hangs:\n{}", failures.join("\n"));
+        }
+        println!("{} inputs in {:?}", spoken.len(), began.elapsed());
+
+        // Those who stop in the middle wait, together, while others are served.
+        let mut waiting: Vec<(&Case, Client)> = Vec::new();
+        for case in &silent {
+            let mut client = case.door.connect().expect("a connection");
+            client.say(&case.bytes);
+            waiting.push((case, client));
+        }
+        let arrived = upstream.look(|seen| seen.arrivals.len());
+        std::thread::sleep(Duration::from_millis(300));
+        if let Err(complaint) = play(&upstream, &good) {
+            failures.push(shown(&good, &format!("beside those who wait: {complaint}")));
+        }
+        let others = upstream.look(|seen| seen.arrivals[arrived..].to_vec());
+        if others.len() != 1 {
+            failures.push(format!("of those who wait arrived {others:?}"));
+        }
+        for (case, client) in &mut waiting {
+            client.stream.set_nonblocking(true).expect("a socket");
+            let mut got = [0; 1];
+            match client.stream.peek(&mut got) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                other => failures.push(shown(case, &format!("it was answered, or ended: {other:?}"))),
+            }
+        }
+    });
+    settle(&upstream).expect("those who went are gone at the upstream as well");
+    world.in_pod(|| play(&upstream, &good).expect("it serves still"));
+    assert!(!world.log().contains("panicked"), "{}", world.log());
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), spoken.len() + silent.len(), failures.join("\n"));
+}
