@@ -7,6 +7,11 @@ use std::collections::BTreeSet;
 pub const HOST: &str = "orders.shop.svc.cluster.local:8080";
 /// The same Service's port that has rules.
 pub const RULED: &str = "orders.shop.svc.cluster.local:8081";
+/// As the base URL of its sources has it sent.
+const BASE: &str = "orders.shop.svc:8080";
+const RULED_BASE: &str = "orders.shop.svc:8081";
+/// A host outside that is declared with plain HTTP and ReadWrite.
+pub const PLAIN: &str = "help.example.com:8080";
 /// What a request smuggles that is understood differently than it was judged.
 pub const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: orders.shop.svc.cluster.local:8080\r\n\r\n";
 
@@ -19,6 +24,8 @@ pub enum Door {
     Ruled,
     /// To the guard's own listener, where the first is `orders` and the second `ledger`.
     Loopback,
+    /// To an address outside, where a host is declared with plain HTTP.
+    Outside,
 }
 
 /// What follows the bytes.
@@ -96,6 +103,7 @@ pub fn cases() -> Vec<Case> {
     floods(&mut list);
     cuts(&mut list);
     loopback(&mut list);
+    outside(&mut list);
     let mut names = BTreeSet::new();
     for Case { name, .. } in &list.0 {
         assert!(names.insert(name.clone()), "two cases have the name {name}");
@@ -271,12 +279,14 @@ fn methods(list: &mut List) {
         ("lower-case", "get"),
         ("mixed-case", "Post"),
         ("like-a-version", "HTTP"),
-        ("trace", "TRACE"),
         ("pri-with-path", "PRI"),
     ] {
         let line = format!("{method} / HTTP/1.1");
         list.passed(&format!("method-{name}"), request(&line, ""), &head(&line, ""));
     }
+    // It hands back what a guard adds.
+    list.refused("method-trace", METHOD, request("TRACE / HTTP/1.1", ""));
+    list.refused("method-trace-with-hops", METHOD, request("TRACE / HTTP/1.1", "Max-Forwards: 0\r\n"));
     // What is no method for one is none of the declared ones for another.
     for method in ["get", "Get", "GETS", "GE", "PRI", "TRACE", "PUT", "PATCH", "DELETE", "post", "PROPFIND", "*", "GET|PUT"] {
         let name = format!("method-{}-is-not-declared", slug(method.as_bytes()));
@@ -447,6 +457,16 @@ fn hosts(list: &mut List) {
         ("quotes", "Host: \"HOST\"\r\n"),
         ("zone", "Host: [fe80::1%25eth0]:8080\r\n"),
         ("semicolon", "Host: HOST;x\r\n"),
+        ("port-0", "Host: NAME:0\r\n"),
+        ("port-of-six-digits", "Host: NAME:008080\r\n"),
+        ("address-decimal", "Host: 174065415:8080\r\n"),
+        ("address-hex", "Host: 0x0a600707:8080\r\n"),
+        ("address-short", "Host: 10.96.1799:8080\r\n"),
+        ("address-octal", "Host: 012.0140.07.07:8080\r\n"),
+        ("address-zeros", "Host: 10.96.007.007:8080\r\n"),
+        ("address-of-five", "Host: 10.96.7.7.0:8080\r\n"),
+        ("two-dots-last", "Host: NAME..:8080\r\n"),
+        ("dot-only", "Host: .\r\n"),
     ];
     for (name, hosts) in WRONG {
         let name_only = HOST.split(':').next().expect("a name");
@@ -458,13 +478,18 @@ fn hosts(list: &mut List) {
         ("other-service", "ledger.shop.svc.cluster.local:8080"),
         ("other-namespace", "orders.support.svc.cluster.local:8080"),
         ("other-port", "orders.shop.svc.cluster.local:8081"),
+        ("no-port", "orders.shop.svc.cluster.local"),
+        ("port-80", "orders.shop.svc.cluster.local:80"),
+        ("too-short", "orders:8080"),
+        ("half-a-domain", "orders.shop.svc.cluster:8080"),
+        ("other-address", "10.96.7.8:8080"),
+        ("of-outside", PLAIN),
         ("other-domain", "orders.shop.svc.cluster.local.evil.example:8080"),
         ("shorter", "rders.shop.svc.cluster.local:8080"),
         ("longer", "xorders.shop.svc.cluster.local:8080"),
         ("loopback", "127.0.0.1:15474"),
         ("localhost", "localhost:8080"),
         ("metadata", "169.254.169.254:8080"),
-        ("decimal", "174065415:8080"),
         ("kubernetes", "kubernetes.default.svc:443"),
     ] {
         list.refused(&format!("host-{name}"), MISMATCH, named(&format!("Host: {host}\r\n")));
@@ -476,6 +501,16 @@ fn hosts(list: &mut List) {
         list.passed(&format!("host-field-in-{name}"), format!("{line}\r\n{text}\r\n\r\n"), &head(line, ""));
     }
     list.passed("host-last", format!("{line}\r\nA: b\r\nHost: {HOST}\r\n\r\n"), &head(line, "a: b\r\n"));
+    for (name, said, seen) in [
+        ("short", "orders.shop:8080", "orders.shop:8080"),
+        ("of-the-service", BASE, BASE),
+        ("dot-last", "orders.shop.svc.cluster.local.:8080", HOST),
+        ("zero-before-port", "orders.shop.svc.cluster.local:08080", HOST),
+        ("address", "10.96.7.7:8080", "10.96.7.7:8080"),
+        ("address-mapped", "[::ffff:10.96.7.7]:8080", "10.96.7.7:8080"),
+    ] {
+        list.passed(&format!("host-{name}"), named(&format!("Host: {said}\r\n")), &format!("{line}\r\nhost: {seen}\r\n\r\n"));
+    }
     list.passed("host-in-upper-case", format!("{line}\r\nHost: {}\r\n\r\n", HOST.to_ascii_uppercase()), &head(line, ""));
 }
 
@@ -986,11 +1021,30 @@ fn paths(list: &mut List) {
         ("utf-8-continuation", "/a%80"),
         ("latin-1", "/a%e4"),
         ("ff", "/a%ff"),
+        ("slash-encoded", "/a%2fb"),
+        ("slash-twice-encoded", "/a%252fb"),
+        ("dots-twice-encoded", "/a/%252e%252e/b"),
+        ("dots-half-twice-encoded", "/a/.%252e/b"),
+        ("backslash-twice-encoded", "/a%255cb"),
+        ("dots-parameter-twice-encoded", "/a/..%253bx/b"),
+    ];
+    // Where every path is declared, it does not matter how often these are read.
+    const LAYERED: &[&str] = &[
+        "backslash-encoded",
+        "backslash-encoded-upper",
+        "slash-encoded",
+        "slash-twice-encoded",
+        "dots-twice-encoded",
+        "dots-half-twice-encoded",
+        "backslash-twice-encoded",
+        "dots-parameter-twice-encoded",
     ];
     for (name, path) in AMBIGUOUS_PATHS {
         // A raw space is no path at all.
         let why = if path.contains(' ') { MALFORMED } else { AMBIGUOUS };
-        list.refused(&format!("path-{name}"), why, request(&format!("GET {path} HTTP/1.1"), ""));
+        if !LAYERED.contains(name) {
+            list.refused(&format!("path-{name}"), why, request(&format!("GET {path} HTTP/1.1"), ""));
+        }
         let name = format!("path-{name}-below-a-rule");
         list.add(&name, Door::Ruled, ruled(&format!("GET /articles{path} HTTP/1.1"), ""), End::Open, vec![refused(why)]);
     }
@@ -1019,6 +1073,11 @@ fn paths(list: &mut List) {
         ("space-encoded", "/a%20b", "/a%20b"),
         ("plus", "/a+b", "/a+b"),
         ("reserved", "/!$&'()*+,;=:@", "/!$&'()*+,;=:@"),
+        ("backslash-encoded-without-rules", "/a%5cb", "/a%5Cb"),
+        ("what-no-url-holds", "/\"<>^`{|}", "/%22%3C%3E%5E%60%7B%7C%7D"),
+        ("brackets", "/[a]", "/[a]"),
+        ("query-escapes", "/?%2e%zz%", "/?%2e%zz%"),
+        ("query-what-no-url-holds", "/?\"<>^`{|}\\", "/?\"<>^`{|}\\"),
         ("reserved-encoded", "/%21%24%26%3d%3a%40", "/%21%24%26%3D%3A%40"),
         ("question-encoded", "/a%3fb", "/a%3Fb"),
         ("number-encoded", "/a%23b", "/a%23b"),
@@ -1054,11 +1113,11 @@ fn rules(list: &mut List) {
         ("full-width", "/%ef%bd%81rticles"),
         ("in-query", "/?/articles"),
         ("later", "/admin/articles"),
-        ("exact-of-another-method", "/search"),
         ("two-slashes-within", "/x//articles"),
     ] {
         list.add(&format!("rule-{name}"), Door::Ruled, get(path), End::Open, vec![refused(PATH)]);
     }
+    list.add("rule-exact-of-another-method", Door::Ruled, get("/search"), End::Open, vec![refused(METHOD)]);
     // Which of the two is missing, the path or the method, is a matter of words.
     for (name, path) in [
         ("slash", "/search/"),
@@ -1111,18 +1170,25 @@ fn rules(list: &mut List) {
         ("encoded-letters", "_%6dethod=PUT"),
         ("all-encoded", "%5F%6D%65%74%68%6F%64=PUT"),
         ("after-semicolon", "a=b;_method=PUT"),
-        ("after-question", "?_method=PUT"),
         ("upper", "_METHOD=PUT"),
         ("array", "_method[]=PUT"),
         ("array-encoded", "_method%5B%5D=PUT"),
         ("space", "+_method=PUT"),
         ("space-encoded", "%20_method=PUT"),
+        ("dot", ".method=PUT"),
+        ("like-a-field", "X-HTTP-Method-Override=PUT"),
     ] {
         let bytes = get(&format!("/articles?{query}"));
         // Of these some frameworks make the same parameter, others do not: whatever is refused is refused for this.
         list.add(&format!("override-query-{name}"), Door::Ruled, bytes, End::Open, vec![refused(OVERRIDE)]);
     }
-    for (name, query) in [("value", "a=_method"), ("longer", "_methods=PUT"), ("prefix", "x_method=PUT"), ("path", "a/_method")] {
+    for (name, query) in [
+        ("value", "a=_method"),
+        ("longer", "_methods=PUT"),
+        ("prefix", "x_method=PUT"),
+        ("path", "a/_method"),
+        ("after-question", "?_method=PUT"),
+    ] {
         let line = format!("GET /articles?{query} HTTP/1.1");
         list.add(
             &format!("no-override-query-{name}"),
@@ -1240,7 +1306,7 @@ fn loopback(list: &mut List) {
         ("name-encoded", "GET /%6frders/a HTTP/1.1", "GET /a HTTP/1.1"),
         ("other-name-below", "GET /orders/ledger HTTP/1.1", "GET /ledger HTTP/1.1"),
     ] {
-        add(name, said(line, own), passed(&head(seen, ""), Body::None));
+        add(name, said(line, own), passed(&format!("{seen}\r\nhost: {BASE}\r\n\r\n"), Body::None));
     }
     for (name, line) in [
         ("nothing", "GET / HTTP/1.1"),
@@ -1280,7 +1346,11 @@ fn loopback(list: &mut List) {
         add(name, said(line, own), refused(PATH));
     }
     add("method", said("PUT /ledger/articles HTTP/1.1", own), refused(METHOD));
-    add("declared", said("GET /ledger/articles/1 HTTP/1.1", own), passed(&ruled_head("GET /articles/1 HTTP/1.1", ""), Body::None));
+    add(
+        "declared",
+        said("GET /ledger/articles/1 HTTP/1.1", own),
+        passed(&format!("GET /articles/1 HTTP/1.1\r\nhost: {RULED_BASE}\r\n\r\n"), Body::None),
+    );
     for (name, host) in
         [("other", "evil.example"), ("other-port", "127.0.0.1:80"), ("of-the-source", HOST), ("attached", "127.0.0.1:15474.evil.example")]
     {
@@ -1292,44 +1362,48 @@ fn loopback(list: &mut List) {
     let mut add = |name: &str, bytes: String, step: Step| list.add(&format!("proxy-{name}"), Door::Loopback, bytes, End::Open, vec![step]);
     let line = |target: &str| format!("GET {target} HTTP/1.1");
     for (name, target, seen) in [
-        ("path", "http://HOST/a", "/a"),
-        ("nothing", "http://HOST", "/"),
-        ("query-only", "http://HOST?a", "/?a"),
-        ("scheme-upper-case", "HTTP://HOST/a", "/a"),
-        ("host-upper-case", "http://ORDERS.shop.svc.cluster.local:8080/a", "/a"),
+        ("path", "http://PLAIN/a", "/a"),
+        ("nothing", "http://PLAIN", "/"),
+        ("query-only", "http://PLAIN?a", "/?a"),
+        ("scheme-upper-case", "HTTP://PLAIN/a", "/a"),
+        ("host-upper-case", "http://HELP.Example.com:8080/a", "/a"),
     ] {
-        add(name, said(&line(&target.replace("HOST", HOST)), HOST), passed(&head(&line(seen), ""), Body::None));
+        add(
+            name,
+            said(&line(&target.replace("PLAIN", PLAIN)), PLAIN),
+            passed(&format!("{}\r\nhost: {PLAIN}\r\n\r\n", line(seen)), Body::None),
+        );
     }
     for (name, target, host) in [
-        ("userinfo", "http://a@HOST/", HOST),
-        ("userinfo-password", "http://a:b@HOST/", HOST),
-        ("as-userinfo", "http://HOST@evil.example/", HOST),
-        ("backslash", "http://HOST\\@evil.example/", HOST),
-        ("fragment", "http://HOST/#x", HOST),
-        ("fragment-first", "http://HOST#@evil.example/", HOST),
-        ("one-slash", "http:/HOST/", HOST),
-        ("three-slashes", "http:///HOST/", HOST),
-        ("four-slashes", "http:////HOST/", HOST),
-        ("port-empty", "http://orders.shop.svc.cluster.local:/", HOST),
-        ("port-letters", "http://orders.shop.svc.cluster.local:x/", HOST),
-        ("port-too-large", "http://orders.shop.svc.cluster.local:73616/", HOST),
-        ("dots", "http://HOST/../a", HOST),
-        ("host-encoded", "http://%6frders.shop.svc.cluster.local:8080/", HOST),
-        ("host-not-ascii", "http://orders\u{3002}shop.svc.cluster.local:8080/", HOST),
-        ("space", "http://HOST /", HOST),
-        ("other-scheme", "ftp://HOST/", HOST),
-        ("websocket", "ws://HOST/", HOST),
-        ("https", "https://HOST/", HOST),
+        ("userinfo", "http://a@PLAIN/", PLAIN),
+        ("userinfo-password", "http://a:b@PLAIN/", PLAIN),
+        ("as-userinfo", "http://PLAIN@evil.example/", PLAIN),
+        ("backslash", "http://PLAIN\\@evil.example/", PLAIN),
+        ("fragment", "http://PLAIN/#x", PLAIN),
+        ("fragment-first", "http://PLAIN#@evil.example/", PLAIN),
+        ("one-slash", "http:/PLAIN/", PLAIN),
+        ("three-slashes", "http:///PLAIN/", PLAIN),
+        ("four-slashes", "http:////PLAIN/", PLAIN),
+        ("port-empty", "http://help.example.com:/", PLAIN),
+        ("port-letters", "http://help.example.com:x/", PLAIN),
+        ("port-too-large", "http://help.example.com:73616/", PLAIN),
+        ("dots", "http://PLAIN/../a", PLAIN),
+        ("host-encoded", "http://%68elp.example.com:8080/", PLAIN),
+        ("host-not-ascii", "http://help\u{3002}example.com:8080/", PLAIN),
+        ("space", "http://PLAIN /", PLAIN),
+        ("other-scheme", "ftp://PLAIN/", PLAIN),
+        ("websocket", "ws://PLAIN/", PLAIN),
+        ("https", "https://PLAIN/", PLAIN),
     ] {
-        add(name, said(&line(&target.replace("HOST", HOST)), host), Step::Refused { status: 400, reason: "" });
+        add(name, said(&line(&target.replace("PLAIN", PLAIN)), host), Step::Refused { status: 400, reason: "" });
     }
     for (name, target, host) in [
-        ("host-differs", "http://HOST/", "evil.example"),
-        ("host-differs-in-port", "http://HOST/", RULED),
-        ("target-differs", "http://evil.example/", HOST),
-        ("host-is-the-listener", "http://HOST/", own),
+        ("host-differs", "http://PLAIN/", "evil.example"),
+        ("host-differs-in-port", "http://PLAIN/", HOST),
+        ("target-differs", "http://evil.example/", PLAIN),
+        ("host-is-the-listener", "http://PLAIN/", own),
     ] {
-        add(name, said(&line(&target.replace("HOST", HOST)), host), Step::Refused { status: 421, reason: "host_mismatch" });
+        add(name, said(&line(&target.replace("PLAIN", PLAIN)), host), Step::Refused { status: 421, reason: "host_mismatch" });
     }
     for (name, target) in [
         ("other", "http://evil.example/"),
@@ -1364,5 +1438,42 @@ fn loopback(list: &mut List) {
         ("not-ascii", "help\u{3002}example.com:443"),
     ] {
         add(name, target, "help.example.com:443", 400);
+    }
+}
+
+/// Plain HTTP to an address outside: whoever the Host names is asked, if it is declared on this port, and nobody else.
+fn outside(list: &mut List) {
+    let mut add = |name: &str, bytes: String, step: Step| list.add(&format!("outside-{name}"), Door::Outside, bytes, End::Open, vec![step]);
+    let line = "GET /a HTTP/1.1";
+    for (name, host) in [("declared", PLAIN), ("upper-case", "HELP.EXAMPLE.COM:8080"), ("dot-last", "help.example.com.:8080")] {
+        add(name, format!("{line}\r\nHost: {host}\r\n\r\n"), passed(&format!("{line}\r\nhost: {PLAIN}\r\n\r\n"), Body::None));
+    }
+    for (name, host) in [
+        ("other", "evil.example:8080"),
+        ("below", "a.help.example.com:8080"),
+        ("above", "example.com:8080"),
+        ("longer", "xhelp.example.com:8080"),
+        ("attached", "help.example.com.evil.example:8080"),
+        ("no-port", "help.example.com"),
+        ("port-of-tls", "help.example.com:443"),
+        ("service", "orders.shop.svc.cluster.local:8080"),
+        ("address", "203.0.113.10:8080"),
+        ("address-6", "[2001:db8:ffff::10]:8080"),
+        ("loopback", "127.0.0.1:8080"),
+    ] {
+        // Not declared, or not this connection's.
+        let step = Step::Refused { status: 0, reason: "" };
+        add(name, format!("{line}\r\nHost: {host}\r\n\r\n"), step);
+    }
+    for (name, bytes) in [
+        ("two-hosts", format!("{line}\r\nHost: {PLAIN}\r\nHost: evil.example:8080\r\n\r\n")),
+        ("absolute", format!("GET http://{PLAIN}/ HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n")),
+        ("connect", format!("CONNECT {PLAIN} HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n")),
+        ("no-host", format!("{line}\r\n\r\n")),
+        ("lf", format!("{line}\nHost: {PLAIN}\n\n")),
+        ("space-first", format!(" {line}\r\nHost: {PLAIN}\r\n\r\n")),
+        ("empty-line-first", format!("\r\n{line}\r\nHost: {PLAIN}\r\n\r\n")),
+    ] {
+        add(name, bytes, refused(BAD));
     }
 }

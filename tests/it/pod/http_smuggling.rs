@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
-use super::{ORDERS, World};
+use super::{HELP, ORDERS, World};
 use crate::http_cases::{Case, Door, End, HOST, SMUGGLED, Step, cases, seeds};
 
 impl Door {
@@ -14,6 +14,7 @@ impl Door {
             Self::Open => Client::connect(ORDERS, PORTS[0]),
             Self::Ruled => Client::connect(ORDERS, PORTS[1]),
             Self::Loopback => Client::connect("127.0.0.1", 15_474),
+            Self::Outside => Client::connect(HELP[0], PORTS[0]),
         }
     }
 }

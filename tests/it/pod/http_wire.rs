@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{ORDERS, World, in_namespace};
+use super::{HELP, ORDERS, World, in_namespace};
 use crate::http_cases::Body;
 
 /// Longer than this nothing may take.
@@ -17,21 +17,22 @@ pub const PORTS: [u16; 2] = [8080, 8081];
 /// What the upstream says to everything, unless it is told otherwise.
 pub const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// The policy with two sources that are one Service.
+/// The policy with two sources that are one Service, and a host with plain HTTP.
 pub fn policy() -> Value {
     let mut policy = super::policy();
     policy["format"] = json!(2);
     let service = |port: u16, http: Value| json!({"type": "Service", "name": "orders", "namespace": "shop", "ports": [port], "http": http});
-    let open = json!({"scheme": "Http", "inspect": "BaseUrl", "access": "ReadWrite", "rules": []});
-    let ruled = json!({"scheme": "Http", "inspect": "BaseUrl", "access": "Read", "rules": [
+    let open = json!({"scheme": "Http", "port": PORTS[0], "access": "ReadWrite"});
+    let ruled = json!({"scheme": "Http", "port": PORTS[1], "access": "Read", "rules": [
         {"methods": ["GET"], "paths": [{"type": "PathPrefix", "value": "/articles"}]},
         {"methods": ["POST"], "paths": [{"type": "Exact", "value": "/search"}]},
         {"methods": ["GET"], "paths": [{"type": "Exact", "value": "/live"}], "upgrades": ["websocket"]},
     ]});
     policy["destinations"] = json!([
-        {"source": "orders", "target": service(PORTS[0], open)},
+        {"source": "orders", "target": service(PORTS[0], open.clone())},
         {"source": "ledger", "target": service(PORTS[1], ruled)},
         {"source": "help", "target": {"type": "Host", "name": "help.example.com", "port": 443}},
+        {"source": "plain", "target": {"type": "Host", "name": "help.example.com", "port": PORTS[0], "http": open}},
     ]);
     policy
 }
@@ -246,11 +247,13 @@ pub struct Seen {
     pub open: usize,
     /// Connections on which a request began and is not whole.
     pub pending: usize,
+    /// Connections on which something else than `ANSWER` was said.
+    pub told: usize,
     /// What is said to the next request, and whether the connection ends then. None: `ANSWER`, and it does not.
     pub answer: Option<(Vec<u8>, bool)>,
 }
 
-/// The Service, at both ports.
+/// The Service, at both ports, and the host.
 #[derive(Clone, Default)]
 pub struct Upstream(Arc<Mutex<Seen>>);
 
@@ -258,8 +261,8 @@ impl Upstream {
     pub fn new(world: &World) -> Self {
         let upstream = Self::default();
         in_namespace(&world.world, || {
-            for port in PORTS {
-                let listener = TcpListener::bind((ORDERS, port)).expect("a TCP port");
+            for to in [(ORDERS, PORTS[0]), (ORDERS, PORTS[1]), (HELP[0], PORTS[0]), (HELP[1], PORTS[0])] {
+                let listener = TcpListener::bind(to).expect("a TCP port");
                 let upstream = upstream.clone();
                 std::thread::spawn(move || {
                     for stream in listener.incoming().flatten() {
@@ -269,8 +272,11 @@ impl Upstream {
                             seen.open += 1;
                         });
                         std::thread::spawn(move || {
-                            upstream.serve(stream);
-                            upstream.look(|seen| seen.open -= 1);
+                            let told = upstream.serve(stream);
+                            upstream.look(|seen| {
+                                seen.open -= 1;
+                                seen.told -= usize::from(told);
+                            });
                         });
                     }
                 });
@@ -283,9 +289,10 @@ impl Upstream {
         look(&mut self.0.lock().expect("no panic while locked"))
     }
 
-    fn serve(&self, mut stream: TcpStream) {
+    /// Whether something else than `ANSWER` was said.
+    fn serve(&self, mut stream: TcpStream) -> bool {
         let (mut buffer, mut got) = (vec![0; 64 * 1024], Vec::new());
-        let mut began = false;
+        let (mut began, mut told) = (false, false);
         loop {
             let reading = request(&got);
             let begins = reading == Reading::Partial && !got.is_empty();
@@ -299,18 +306,24 @@ impl Upstream {
                     let to_head = message.head.starts_with("HEAD ");
                     let answer = self.look(|seen| {
                         seen.arrivals.push(Arrival::Whole(message));
-                        seen.answer.take()
+                        let answer = seen.answer.take();
+                        seen.told += usize::from(answer.is_some() && !told);
+                        answer
                     });
+                    told |= answer.is_some();
                     let (bytes, ends) = answer.unwrap_or_else(|| {
                         let all = ANSWER.len();
                         (ANSWER.as_bytes()[..if to_head { all - 2 } else { all }].to_vec(), false)
                     });
                     if stream.write_all(&bytes).is_err() || ends {
-                        return;
+                        return told;
                     }
                     continue;
                 }
-                Reading::Wrong(why) => return self.look(|seen| seen.arrivals.push(Arrival::Wrong(why, got))),
+                Reading::Wrong(why) => {
+                    self.look(|seen| seen.arrivals.push(Arrival::Wrong(why, got)));
+                    return told;
+                }
                 Reading::Partial => {}
             }
             match stream.read(&mut buffer) {
@@ -318,12 +331,14 @@ impl Upstream {
                     self.look(|seen| seen.bytes += length);
                     got.extend_from_slice(&buffer[..length]);
                 }
-                _ if got.is_empty() => return,
                 _ => {
-                    return self.look(|seen| {
-                        seen.pending -= 1;
-                        seen.arrivals.push(Arrival::Partial(got));
-                    });
+                    if !got.is_empty() {
+                        self.look(|seen| {
+                            seen.pending -= 1;
+                            seen.arrivals.push(Arrival::Partial(got));
+                        });
+                    }
+                    return told;
                 }
             }
         }
