@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
 use super::{HELP, ORDERS, World};
-use crate::http_cases::{Case, Door, End, HOST, SMUGGLED, Step, cases, seeds};
+use crate::http_cases::{Body, Case, Door, End, HOST, SMUGGLED, Step, cases, seeds};
 
 impl Door {
     fn connect(self) -> std::io::Result<Client> {
@@ -149,10 +149,29 @@ fn shown(case: &Case, complaint: &str) -> String {
 }
 
 #[test]
-fn there_are_enough_of_them() {
+fn there_are_enough_of_them_and_they_say_what_they_mean() {
     let all = cases();
     assert!(all.len() >= 300, "{}", all.len());
     assert!(seeds().len() >= 300, "{}", seeds().len());
+    for Case { name, steps, .. } in &all {
+        for step in steps {
+            let Step::Passed { head, body } = step else { continue };
+            let (framing, content) = match body {
+                Body::None => (String::new(), Vec::new()),
+                Body::Length(content) => (format!("content-length: {}\r\n", content.len()), content.clone()),
+                Body::Chunked(content) => {
+                    let chunk = [format!("{:x}\r\n", content.len()).as_bytes(), content, b"\r\n"].concat();
+                    (
+                        "transfer-encoding: chunked\r\n".to_owned(),
+                        [if content.is_empty() { Vec::new() } else { chunk }, b"0\r\n\r\n".into()].concat(),
+                    )
+                }
+            };
+            let bytes = [head.strip_suffix("\r\n").expect("a head").as_bytes(), framing.as_bytes(), b"\r\n", &content].concat();
+            let wanted = http_wire::Message { head: head.clone(), body: body.clone(), length: bytes.len() };
+            assert_eq!(http_wire::request(&bytes), http_wire::Reading::Whole(wanted), "{name}: what must arrive has the one form");
+        }
+    }
     let refused = all.iter().filter(|case| !case.steps.iter().any(|step| matches!(step, Step::Passed { .. }))).count();
     println!("{} inputs, of which {refused} must not arrive; {} are seeds", all.len(), seeds().len());
 }
@@ -196,7 +215,7 @@ fn what_arrives_is_what_was_judged() {
         door: Door::Open,
         bytes: format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n").into(),
         end: End::Open,
-        steps: vec![Step::Passed { head: format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), body: crate::http_cases::Body::None }],
+        steps: vec![Step::Passed { head: format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n"), body: Body::None }],
     };
     let mut failures = Vec::new();
     let began = Instant::now();
