@@ -73,6 +73,10 @@ fn step(client: &mut Client, step: &Step) -> Result<bool, String> {
             }
             nothing_more(client).map(|()| true)
         }
+        Step::Closed => match client.rest() {
+            Some(_) => Ok(true),
+            None => Err("the connection is not closed".to_owned()),
+        },
         Step::Cut => match client.next(false) {
             Next::Ended => Ok(true),
             next => {
