@@ -992,7 +992,8 @@ fn targets(list: &mut List) {
     ] {
         list.refused(&format!("target-{name}"), BAD, request(&line.replace("HOST", HOST), ""));
     }
-    list.passed("target-asterisk", request("OPTIONS * HTTP/1.1", ""), &head("OPTIONS * HTTP/1.1", ""));
+    // It has no path that could be declared.
+    list.refused("target-asterisk", BAD, request("OPTIONS * HTTP/1.1", ""));
     list.passed("target-asterisk-in-path", request("GET /* HTTP/1.1", ""), &head("GET /* HTTP/1.1", ""));
 }
 
@@ -1243,22 +1244,83 @@ fn rules(list: &mut List) {
             vec![passed(&ruled_head(&line, ""), Body::None)],
         );
     }
+    forms(list);
+}
+
+fn forms(list: &mut List) {
     let form = "application/x-www-form-urlencoded";
     let multipart = "multipart/form-data; boundary=x";
-    for (name, kind, body) in [
-        ("only", form, "_method=DELETE"),
-        ("second", form, "a=b&_method=DELETE"),
-        ("encoded", form, "%5fmethod=DELETE"),
-        ("with-charset", "application/x-www-form-urlencoded; charset=utf-8", "_method=DELETE"),
-        ("type-in-upper-case", "Application/X-WWW-Form-URLEncoded", "_method=DELETE"),
-        ("multipart", multipart, "--x\r\nContent-Disposition: form-data; name=\"_method\"\r\n\r\nDELETE\r\n--x--\r\n"),
+    let part = |name: &str| format!("--x\r\nContent-Disposition: form-data; {name}\r\n\r\nDELETE\r\n--x--\r\n");
+    let typed = |kind: &str| format!("Content-Type: {kind}\r\n");
+    let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x8b\xcf\x4d\x2d\xc9\xc8\x4f\xb1\x75\x71\xf5\x71\x0d\x71\x05\x00\x65\xfc\x26\xb0\x0e\x00\x00\x00";
+    let mut cases: Vec<(String, String, Vec<u8>)> = Vec::new();
+    let mut add = |name: &str, fields: String, body: &[u8]| cases.push((name.to_owned(), fields, body.to_vec()));
+    for (name, body) in [
+        ("only", "_method=DELETE"),
+        ("second", "a=b&_method=DELETE"),
+        ("encoded", "%5fmethod=DELETE"),
+        ("upper", "_METHOD=DELETE"),
+        ("semicolon", "a=b;_method=DELETE"),
+        ("line", "a=b\r\n&_method=DELETE"),
+        ("array", "_method[]=DELETE"),
+        ("dot", ".method=DELETE"),
     ] {
-        let bytes = ruled("POST /search HTTP/1.1", &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", body.len())) + body;
-        let step = Step::Refused { status: OVERRIDE.0, reason: OVERRIDE.1 };
-        list.add(&format!("override-form-{name}"), Door::Ruled, bytes, End::Open, vec![step.clone()]);
-        let bytes = ruled("POST /search HTTP/1.1", &format!("Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n"));
-        let bytes = bytes + &body.chars().map(|c| format!("{:x}\r\n{c}\r\n", c.len_utf8())).collect::<String>() + "0\r\n\r\n";
-        list.add(&format!("override-form-{name}-in-ones"), Door::Ruled, bytes, End::Open, vec![step]);
+        add(name, typed(form), body.as_bytes());
+    }
+    for (name, kind) in [
+        ("with-charset", "application/x-www-form-urlencoded; charset=utf-8"),
+        ("with-parameter", "application/x-www-form-urlencoded;a=b"),
+        ("with-space", "application/x-www-form-urlencoded ; a=b"),
+        ("in-upper-case", "Application/X-WWW-Form-URLEncoded"),
+        ("in-a-list", "text/plain, application/x-www-form-urlencoded"),
+    ] {
+        add(&format!("type-{name}"), typed(kind), b"_method=DELETE");
+    }
+    // Whoever has no type is taken for a form by some, and of two types some take the first, others the last.
+    add("type-missing", String::new(), b"_method=DELETE");
+    add("type-empty", typed(""), b"_method=DELETE");
+    add("type-second", typed("text/plain") + &typed(form), b"_method=DELETE");
+    add("type-first", typed(form) + &typed("text/plain"), b"_method=DELETE");
+    for (name, name_of) in [
+        ("quotes", "name=\"_method\""),
+        ("bare", "name=_method"),
+        ("upper", "NAME=\"_METHOD\""),
+        ("apostrophes", "name='_method'"),
+        ("dot", "name=\".method\""),
+        ("space", "name=\" _method\""),
+        ("tab", "name=\t\"_method\""),
+        ("array", "name=\"_method[]\""),
+        ("extended", "name*=utf-8''%5fmethod"),
+        ("backslash", "name=\"\\_method\""),
+        ("second-name", "name=\"a\"; name=\"_method\""),
+    ] {
+        add(&format!("multipart-{name}"), typed(multipart), part(name_of).as_bytes());
+    }
+    add("multipart-mixed", typed("multipart/mixed; boundary=x"), part("name=\"_method\"").as_bytes());
+    // What the guard cannot read, others can.
+    add("gzip", typed(form) + "Content-Encoding: gzip\r\n", gzip);
+    add("x-gzip", typed(form) + "Content-Encoding: x-gzip\r\n", gzip);
+    add("coding-in-a-list", typed(form) + "Content-Encoding: identity, gzip\r\n", gzip);
+    add("utf-16", typed("application/x-www-form-urlencoded; charset=utf-16be"), b"%00_%00m%00e%00t%00h%00o%00d=%00D%00E%00L%00E%00T%00E");
+    add(
+        "utf-16-quoted",
+        typed("application/x-www-form-urlencoded; charset=\"UTF-16LE\""),
+        b"_%00m%00e%00t%00h%00o%00d%00=D%00E%00L%00E%00T%00E%00",
+    );
+    add("ebcdic", typed("application/x-www-form-urlencoded; charset=ibm037"), b"%6D%94%85%A3%88%96%84=%C4%C5%D3%C5%E3%C5");
+    add("utf-7", typed("application/x-www-form-urlencoded; charset=utf-7"), b"%2BAF8-method=DELETE");
+    for (name, fields, body) in cases {
+        let refused = |bytes| (Door::Ruled, bytes, End::Open, vec![Step::Refused { status: 0, reason: "" }]);
+        let head = ruled("POST /search HTTP/1.1", &format!("{fields}Content-Length: {}\r\n", body.len()));
+        let (door, bytes, end, steps) = refused([head.as_bytes(), &body].concat());
+        list.add(&format!("override-form-{name}"), door, bytes, end, steps);
+        let mut bytes = ruled("POST /search HTTP/1.1", &format!("{fields}Transfer-Encoding: chunked\r\n")).into_bytes();
+        for byte in &body {
+            bytes.extend_from_slice(&[b"1\r\n", [*byte].as_slice(), b"\r\n"].concat());
+        }
+        bytes.extend_from_slice(b"0\r\n\r\n");
+        let (door, bytes, end, steps) = refused(bytes);
+        list.add(&format!("override-form-{name}-in-ones"), door, bytes, end, steps);
     }
     let post = "POST /search HTTP/1.1";
     let fields = format!("content-type: {form}\r\n");
@@ -1348,7 +1410,6 @@ fn loopback(list: &mut List) {
         ("path", "GET /orders/a/b?c HTTP/1.1", "GET /a/b?c HTTP/1.1"),
         ("query", "GET /orders?c HTTP/1.1", "GET /?c HTTP/1.1"),
         ("name-again", "GET /orders/orders HTTP/1.1", "GET /orders HTTP/1.1"),
-        ("name-encoded", "GET /%6frders/a HTTP/1.1", "GET /a HTTP/1.1"),
         ("other-name-below", "GET /orders/ledger HTTP/1.1", "GET /ledger HTTP/1.1"),
     ] {
         add(name, said(line, own), passed(&format!("{seen}\r\nhost: {BASE}\r\n\r\n"), Body::None));
@@ -1357,6 +1418,7 @@ fn loopback(list: &mut List) {
         ("nothing", "GET / HTTP/1.1"),
         ("unknown", "GET /evil/ HTTP/1.1"),
         ("upper-case", "GET /ORDERS/ HTTP/1.1"),
+        ("encoded", "GET /%6frders/a HTTP/1.1"),
         ("longer", "GET /ordersx/ HTTP/1.1"),
         ("shorter", "GET /order/ HTTP/1.1"),
         ("parameter", "GET /orders;x/ HTTP/1.1"),
@@ -1381,7 +1443,8 @@ fn loopback(list: &mut List) {
         ("fragment", "GET /orders#/ledger HTTP/1.1"),
         ("relative", "GET orders/ HTTP/1.1"),
     ] {
-        add(name, said(line, own), refused(BAD));
+        // No source has such a name, or it has no such path.
+        add(name, said(line, own), Step::Refused { status: 0, reason: "" });
     }
     for (name, line) in [
         ("other-path", "GET /ledger/admin HTTP/1.1"),
@@ -1396,11 +1459,20 @@ fn loopback(list: &mut List) {
         said("GET /ledger/articles/1 HTTP/1.1", own),
         passed(&format!("GET /articles/1 HTTP/1.1\r\nhost: {RULED_BASE}\r\n\r\n"), Body::None),
     );
+    // The path says who is meant.
     for (name, host) in
-        [("other", "evil.example"), ("other-port", "127.0.0.1:80"), ("of-the-source", HOST), ("attached", "127.0.0.1:15474.evil.example")]
+        [("other", "evil.example"), ("other-port", "127.0.0.1:80"), ("of-the-source", HOST), ("localhost", "localhost:15474")]
     {
-        let status = if name == "attached" { 400 } else { 421 };
-        add(&format!("host-{name}"), said("GET /orders/ HTTP/1.1", host), Step::Refused { status, reason: "" });
+        add(
+            &format!("host-{name}"),
+            said("GET /orders/ HTTP/1.1", host),
+            passed(&format!("GET / HTTP/1.1\r\nhost: {BASE}\r\n\r\n"), Body::None),
+        );
+    }
+    for (name, host) in
+        [("attached", "127.0.0.1:15474.evil.example"), ("userinfo", "a@127.0.0.1:15474"), ("path", "127.0.0.1:15474/orders")]
+    {
+        add(&format!("host-{name}"), said("GET /orders/ HTTP/1.1", host), refused(MALFORMED));
     }
     add("host-two", format!("GET /orders/ HTTP/1.1\r\nHost: {own}\r\nHost: {HOST}\r\n\r\n"), refused(MALFORMED));
 
@@ -1443,7 +1515,7 @@ fn loopback(list: &mut List) {
         add(name, said(&line(&target.replace("PLAIN", PLAIN)), host), Step::Refused { status: 400, reason: "" });
     }
     for (name, target, host) in [
-        ("host-differs", "http://PLAIN/", "evil.example"),
+        ("host-differs", "http://PLAIN/", "evil.example:8080"),
         ("host-differs-in-port", "http://PLAIN/", HOST),
         ("target-differs", "http://evil.example/", PLAIN),
         ("host-is-the-listener", "http://PLAIN/", own),

@@ -344,3 +344,32 @@ fn answers_are_whole_or_none() {
     assert!(!world.log().contains("panicked"), "{}", world.log());
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), all.len(), failures.join("\n"));
 }
+
+/// An upstream may close an idle connection just when a request comes, and may have heard it.
+#[test]
+fn what_may_change_something_is_asked_once() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    world.policy(&http_wire::policy());
+    world.start();
+    world.ready();
+    world.in_pod(|| {
+        for (method, fields) in [("POST", ""), ("POST", "Content-Length: 0\r\n"), ("PATCH", ""), ("POST", "Transfer-Encoding: chunked\r\n")]
+        {
+            let mut client = Client::connect(ORDERS, PORTS[0]).expect("a connection");
+            let well = |next: Next| matches!(next, Next::Answer(message) if message.status() == 200);
+            assert!(well(ask(&mut client, "GET")), "the connection to the upstream is kept");
+            upstream.look(|seen| {
+                seen.arrivals.clear();
+                seen.answer = Some((Vec::new(), true));
+            });
+            let body = if fields.contains("chunked") { "0\r\n\r\n" } else { "" };
+            client.say(format!("{method} / HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n{body}").as_bytes());
+            let next = client.next(false);
+            let arrived = upstream.look(|seen| seen.arrivals.len());
+            assert_eq!(arrived, 1, "{method} {fields:?}: {next:?}");
+            assert!(matches!(&next, Next::Answer(message) if message.status() == 502), "{method} {fields:?}: {next:?}");
+        }
+    });
+}
