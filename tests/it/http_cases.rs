@@ -943,7 +943,8 @@ fn hop_by_hop(list: &mut List) {
     }
     for (name, value) in [("continue", "100-continue"), ("continue-upper", "100-CONTINUE")] {
         let bytes = request(post, &format!("Expect: {value}\r\nContent-Length: 5\r\n")) + "hello";
-        let step = passed(&head(post, ""), Body::Length(b"hello".into()));
+        // Both ends know it.
+        let step = passed(&head(post, &format!("expect: {value}\r\n")), Body::Length(b"hello".into()));
         list.add(&format!("expect-{name}"), Door::Open, bytes, End::Open, vec![step]);
     }
 }
@@ -970,11 +971,6 @@ fn targets(list: &mut List) {
         ("query-only", "GET ?a HTTP/1.1"),
         ("fragment-only", "GET #a HTTP/1.1"),
         ("backslash-first", "GET \\a HTTP/1.1"),
-        ("connect", "CONNECT HOST HTTP/1.1"),
-        ("connect-other", "CONNECT evil.example:443 HTTP/1.1"),
-        ("connect-path", "CONNECT / HTTP/1.1"),
-        ("connect-absolute", "CONNECT http://HOST/ HTTP/1.1"),
-        ("connect-without-port", "CONNECT evil.example HTTP/1.1"),
         ("fragment", "GET /a#b HTTP/1.1"),
         ("fragment-after-query", "GET /?a#b HTTP/1.1"),
         ("fragment-empty", "GET /# HTTP/1.1"),
@@ -991,6 +987,16 @@ fn targets(list: &mut List) {
         ("two-dot-leader", "GET /\u{2025}/a HTTP/1.1"),
     ] {
         list.refused(&format!("target-{name}"), BAD, request(&line.replace("HOST", HOST), ""));
+    }
+    // Nobody is a proxy here.
+    for (name, line) in [
+        ("connect", "CONNECT HOST HTTP/1.1"),
+        ("connect-other", "CONNECT evil.example:443 HTTP/1.1"),
+        ("connect-path", "CONNECT / HTTP/1.1"),
+        ("connect-absolute", "CONNECT http://HOST/ HTTP/1.1"),
+        ("connect-without-port", "CONNECT evil.example HTTP/1.1"),
+    ] {
+        list.refused(&format!("target-{name}"), (0, ""), request(&line.replace("HOST", HOST), ""));
     }
     // It has no path that could be declared.
     list.refused("target-asterisk", BAD, request("OPTIONS * HTTP/1.1", ""));
@@ -1582,10 +1588,10 @@ fn outside(list: &mut List) {
         let step = Step::Refused { status: 0, reason: "" };
         add(name, format!("{line}\r\nHost: {host}\r\n\r\n"), step);
     }
+    add("connect", format!("CONNECT {PLAIN} HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n"), refused((0, "")));
     for (name, bytes) in [
         ("two-hosts", format!("{line}\r\nHost: {PLAIN}\r\nHost: evil.example:8080\r\n\r\n")),
         ("absolute", format!("GET http://{PLAIN}/ HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n")),
-        ("connect", format!("CONNECT {PLAIN} HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n")),
         ("no-host", format!("{line}\r\n\r\n")),
         ("lf", format!("{line}\nHost: {PLAIN}\n\n")),
         ("space-first", format!(" {line}\r\nHost: {PLAIN}\r\n\r\n")),
