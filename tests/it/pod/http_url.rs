@@ -49,6 +49,8 @@ fn canonical(name: &str) -> String {
     if let Ok(address) = name.parse::<IpAddr>() {
         return address.to_canonical().to_string();
     }
+    // No name begins with a space, which Java keeps, and which is no part of Host.
+    let name = name.trim_matches(' ');
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let number = |part: &str| match part.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
