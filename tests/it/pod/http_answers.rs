@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::http_wire::{self, Client, DEADLINE, Next, PORTS, Upstream};
+use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
 use super::{ORDERS, World};
-use crate::http_cases::HOST;
+use crate::http_cases::{HOST, RULED, SMUGGLED};
 
 /// What the client must see.
 enum Seen {
@@ -369,6 +369,140 @@ fn what_may_change_something_is_asked_once() {
             let arrived = upstream.look(|seen| seen.arrivals.len());
             assert_eq!(arrived, 1, "{method} {fields:?}: {next:?}");
             assert!(matches!(&next, Next::Answer(message) if message.status() == 502), "{method} {fields:?}: {next:?}");
+        }
+    });
+}
+
+/// Whoever answers before it has heard all: what the client says on is still the body of that request, and no other.
+#[test]
+fn an_answer_that_comes_early_makes_no_request_of_a_body() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    world.policy(&http_wire::policy());
+    world.start();
+    world.ready();
+    world.in_pod(|| {
+        for (framing, before, after) in [
+            ("Content-Length: 300", String::new(), SMUGGLED.to_owned()),
+            ("Content-Length: 300", "hello".to_owned(), SMUGGLED.to_owned()),
+            ("Content-Length: 5", String::new(), format!("hello{SMUGGLED}")),
+            ("Transfer-Encoding: chunked", String::new(), SMUGGLED.to_owned()),
+            ("Transfer-Encoding: chunked", "5\r\nhello\r\n".to_owned(), format!("{:x}\r\n{SMUGGLED}\r\n", SMUGGLED.len())),
+        ] {
+            for ends in [false, true] {
+                let what = format!("{framing}, {before:?}, then {after:?}; the upstream's connection ends: {ends}");
+                let mut client = Client::connect(ORDERS, PORTS[0]).expect("a connection");
+                upstream.look(|seen| {
+                    seen.arrivals.clear();
+                    seen.early = true;
+                    seen.answer = Some((b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno".to_vec(), ends));
+                });
+                client.say(format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n{before}").as_bytes());
+                let next = client.next(false);
+                assert!(matches!(&next, Next::Answer(message) if message.status() == 413), "{what}: {next:?}");
+                client.say(after.as_bytes());
+                client.shut();
+                let rest = client.rest();
+                left(&upstream).expect(&what);
+                // That of five bytes may go on to be whole, and another come after it.
+                let five = framing.ends_with(": 5");
+                let arrivals = upstream.look(|seen| std::mem::take(&mut seen.arrivals));
+                let others = |arrival: &Arrival| !matches!(arrival, Arrival::Partial(_));
+                assert!(five || rest.as_deref() == Some(&[]), "{what}: {rest:?}");
+                assert!(five || !arrivals.iter().any(others), "{what}: {arrivals:?}");
+                assert!(arrivals.iter().filter(|arrival| others(arrival)).count() <= 2, "{what}: {arrivals:?}");
+            }
+        }
+    });
+}
+
+/// A tunnel begins when the upstream agrees, and not before; whoever is not let into one goes on in HTTP, judged.
+#[test]
+fn only_what_was_agreed_on_switches() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    world.policy(&http_wire::policy());
+    world.start();
+    world.ready();
+    let asks = |path: &str, more: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {RULED}\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{more}\r\n"
+        )
+    };
+    let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let smuggled = SMUGGLED.replace(HOST, RULED);
+    world.in_pod(|| {
+        let open = |said: &str, answer: &str| {
+            let mut client = Client::connect(ORDERS, PORTS[1]).expect("a connection");
+            upstream.look(|seen| {
+                seen.arrivals.clear();
+                seen.answer = Some((answer.as_bytes().to_vec(), false));
+            });
+            client.say(said.as_bytes());
+            client
+        };
+        let heads = || {
+            let arrivals = upstream.look(|seen| seen.arrivals.clone());
+            let first = |arrival: &Arrival| match arrival {
+                Arrival::Whole(message) => message.first().to_owned(),
+                other => format!("{other:?}"),
+            };
+            arrivals.iter().map(first).collect::<Vec<_>>()
+        };
+        // What the upstream agrees to is a tunnel: whatever is said there is the two ends' own.
+        let mut client = open(&asks("/live", ""), agreed);
+        assert!(matches!(client.next(false), Next::Answer(message) if message.status() == 101));
+        client.say(SMUGGLED.replace("Host:", "host:").as_bytes());
+        assert!(matches!(client.next(false), Next::Answer(message) if message.content() == b"ok"), "bytes pass both ways");
+        drop(client);
+        left(&upstream).expect("the tunnel has ended");
+
+        // What it does not agree to is none, and what was said ahead of it is a request, and judged.
+        for (name, answer, status) in [
+            ("refuses", "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno", 426),
+            ("answers", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200),
+            ("answers as if", "HTTP/1.1 200 OK\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nok", 200),
+        ] {
+            let mut client = open(&format!("{}{smuggled}", asks("/live", "")), answer);
+            let next = client.next(false);
+            assert!(matches!(&next, Next::Answer(message) if message.status() == status), "{name}: {next:?}");
+            let next = client.next(false);
+            assert!(matches!(&next, Next::Answer(message) if message.status() == 403) || next == Next::Ended, "{name}: {next:?}");
+            assert_eq!(heads(), ["GET /live HTTP/1.1"], "{name}");
+        }
+        // It switches to something else than was asked for, or says that it does.
+        for (name, answer) in [
+            ("nothing", "HTTP/1.1 101 Switching Protocols\r\n\r\n"),
+            ("no connection", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"),
+            ("no upgrade", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n"),
+            ("h2c", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+            ("two", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n\r\n"),
+            ("twice", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n\r\n"),
+            ("length and coding", "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ] {
+            let mut client = open(&asks("/live", ""), answer);
+            let next = client.next(false);
+            assert!(matches!(&next, Next::Answer(message) if message.status() == 502), "{name}: {next:?}");
+            left(&upstream).expect(name);
+        }
+        // Not asked of whom it is declared, or in two ways.
+        for (name, said, status) in [
+            ("another path", asks("/articles", ""), 403),
+            ("below the path", asks("/live/x", ""), 403),
+            ("another method", asks("/live", "").replace("GET", "POST"), 403),
+            ("another protocol", asks("/live", "").replace("WebSocket\r\n", "h3\r\n"), 403),
+            ("two protocols", asks("/live", "").replace("WebSocket\r\n", "websocket, h2c\r\n"), 403),
+            ("two fields", asks("/live", "Upgrade: h2c\r\n"), 400),
+        ] {
+            let mut client = open(&format!("{said}{smuggled}"), agreed);
+            let next = client.next(false);
+            assert!(matches!(&next, Next::Answer(message) if message.status() == status), "{name}: {next:?}");
+            client.shut();
+            let _ = client.rest();
+            assert_eq!(heads(), Vec::<String>::new(), "{name}");
+            upstream.look(|seen| seen.answer = None);
         }
     });
 }

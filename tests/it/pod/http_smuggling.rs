@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
 use super::{HELP, ORDERS, World};
-use crate::http_cases::{Body, Case, Door, End, HOST, SMUGGLED, Step, cases, seeds};
+use crate::http_cases::{Body, Case, Door, End, HOST, PLAIN, SMUGGLED, Step, cases, seeds};
 
 impl Door {
     fn connect(self) -> std::io::Result<Client> {
@@ -100,9 +100,28 @@ fn settle(upstream: &Upstream) -> Result<(), String> {
     Ok(())
 }
 
-fn play(upstream: &Upstream, case: &Case) -> Result<(), String> {
+/// How the bytes come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    /// In pieces that end where a reader must remember something: within ends of lines, and somewhere else.
+    InPieces,
+}
+
+fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\r').map(|(at, _)| at + 1).collect();
+    // The last ones: of the head, and of the body.
+    ends.drain(..ends.len().saturating_sub(3));
+    ends.extend([bytes.len() / 3, bytes.len().saturating_sub(1), bytes.len()]);
+    ends.sort_unstable();
+    ends.dedup();
+    let mut at = 0;
+    ends.into_iter().map(|end| &bytes[std::mem::replace(&mut at, end)..end]).filter(|piece| !piece.is_empty()).collect()
+}
+
+fn play(upstream: &Upstream, case: &Case, pace: Pace) -> Result<(), String> {
     let before = upstream.look(|seen| (seen.arrivals.len(), seen.bytes));
-    let seen = talk(case);
+    let seen = talk(case, pace);
     let partial = case.steps.iter().any(|step| matches!(step, Step::Broken | Step::Cut));
     let settled = if partial { settle(upstream) } else { Ok(()) };
     let (arrived, bytes) = upstream.look(|seen| (seen.arrivals[before.0..].to_vec(), seen.bytes - before.1));
@@ -130,9 +149,17 @@ fn play(upstream: &Upstream, case: &Case) -> Result<(), String> {
     seen.and(settled)
 }
 
-fn talk(case: &Case) -> Result<(), String> {
+fn talk(case: &Case, pace: Pace) -> Result<(), String> {
     let mut client = case.door.connect().map_err(|error| format!("no connection: {error}"))?;
-    client.say(&case.bytes);
+    match pace {
+        Pace::AtOnce => client.say(&case.bytes),
+        Pace::InPieces => {
+            for piece in pieces(&case.bytes) {
+                client.say(piece);
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        }
+    }
     if case.end == End::Shut {
         client.shut();
     }
@@ -224,17 +251,17 @@ fn what_arrives_is_what_was_judged() {
     let mut failures = Vec::new();
     let began = Instant::now();
     world.in_pod(|| {
-        play(&upstream, &good).unwrap_or_else(|complaint| panic!("what is well passes: {complaint}"));
+        play(&upstream, &good, Pace::AtOnce).unwrap_or_else(|complaint| panic!("what is well passes: {complaint}"));
         let mut slow = 0;
-        for case in &spoken {
+        for (case, pace) in spoken.iter().flat_map(|case| [(case, Pace::AtOnce), (case, Pace::InPieces)]) {
             let began = Instant::now();
-            if let Err(complaint) = play(&upstream, case) {
-                failures.push(shown(case, &complaint));
+            if let Err(complaint) = play(&upstream, case, pace) {
+                failures.push(shown(case, &format!("{pace:?}: {complaint}")));
             }
             slow += usize::from(began.elapsed() >= DEADLINE);
             assert!(slow < 30, "too much hangs:\n{}", failures.join("\n"));
         }
-        println!("{} inputs in {:?}", spoken.len(), began.elapsed());
+        println!("{} inputs, at once and in pieces, in {:?}", spoken.len(), began.elapsed());
 
         // Those who stop in the middle wait, together, while others are served.
         let mut waiting: Vec<(&Case, Client)> = Vec::new();
@@ -245,7 +272,7 @@ fn what_arrives_is_what_was_judged() {
         }
         let arrived = upstream.look(|seen| seen.arrivals.len());
         std::thread::sleep(Duration::from_millis(300));
-        if let Err(complaint) = play(&upstream, &good) {
+        if let Err(complaint) = play(&upstream, &good, Pace::AtOnce) {
             failures.push(shown(&good, &format!("beside those who wait: {complaint}")));
         }
         let others = upstream.look(|seen| seen.arrivals[arrived..].to_vec());
@@ -262,7 +289,121 @@ fn what_arrives_is_what_was_judged() {
         }
     });
     settle(&upstream).expect("those who went are gone at the upstream as well");
-    world.in_pod(|| play(&upstream, &good).expect("it serves still"));
+    world.in_pod(|| play(&upstream, &good, Pace::AtOnce).expect("it serves still"));
     assert!(!world.log().contains("panicked"), "{}", world.log());
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), spoken.len() + silent.len(), failures.join("\n"));
+}
+
+/// Observe lets through what is not declared, and never what may be read in two ways.
+#[test]
+fn what_has_two_readings_does_not_pass_in_observe() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    let mut policy = http_wire::policy();
+    policy["mode"] = serde_json::json!("Observe");
+    world.policy(&policy);
+    world.start();
+    world.ready();
+    let never = |step: &Step| match step {
+        Step::Refused { status: _, reason } => ends(reason),
+        Step::Broken | Step::Cut | Step::Closed => true,
+        Step::Passed { .. } => false,
+    };
+    let mut failures = Vec::new();
+    let all = cases();
+    world.in_pod(|| {
+        for case in all.iter().filter(|case| case.end != End::Silent && case.door != Door::Loopback) {
+            if case.steps.iter().any(never) {
+                if let Err(complaint) = play(&upstream, case, Pace::AtOnce) {
+                    failures.push(shown(case, &complaint));
+                }
+                continue;
+            }
+            // One request may come through, as it is or in its one form; but no other than was asked for.
+            if case.steps.len() > 1 {
+                continue;
+            }
+            let before = upstream.look(|seen| seen.arrivals.len());
+            let client = case.door.connect().map(|mut client| {
+                client.say(&case.bytes);
+                let next = client.next(case.bytes.starts_with(b"HEAD "));
+                client.shut();
+                (next, client.rest())
+            });
+            let arrived = upstream.look(|seen| seen.arrivals[before..].to_vec());
+            let smuggled = |arrival: &Arrival| {
+                matches!(arrival, Arrival::Wrong(..) | Arrival::Partial(_)) || format!("{arrival:?}").contains("/smuggled")
+            };
+            if arrived.len() > 1 || arrived.iter().any(smuggled) {
+                failures.push(shown(case, &format!("{client:?}, at the upstream {arrived:?}")));
+            }
+        }
+    });
+    settle(&upstream).expect("nothing is under way");
+    assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// What follows a CONNECT belongs to nobody before it is let through, and is judged as said to that host afterwards.
+#[test]
+fn a_tunnel_leads_to_whom_it_was_asked_for() {
+    let world = World::new();
+    let upstream = Upstream::new(&world);
+    world.redirect();
+    world.policy(&http_wire::policy());
+    world.start();
+    world.ready();
+    let connect = |to: &str, more: &[u8]| [format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes(), more].concat();
+    let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    let declared = "help.example.com:443";
+    let answers = |said: &[u8]| {
+        world.in_pod(|| {
+            let mut client = Door::Loopback.connect().expect("the guard");
+            client.say(said);
+            let first = client.next(true);
+            client.shut();
+            (first, client.rest().expect("it ends"))
+        })
+    };
+    let agreed = |next: &Next| matches!(next, Next::Answer(message) if message.status() == 200);
+    // The world echoes what comes there.
+    let hello = super::hello("help.example.com");
+    let (first, rest) = answers(&connect(declared, &hello));
+    assert!(agreed(&first) && rest == hello, "{first:?}, {rest:?}");
+    assert_eq!(world.arrived().values().sum::<usize>(), 1, "{:?}", world.arrived());
+    world.forget();
+    for (name, to, inside) in [
+        ("another server", declared, super::hello("evil.example")),
+        ("no server", declared, super::hello_with(&[])),
+        ("plain HTTP", declared, get(declared)),
+        ("plain HTTP of another", declared, get("evil.example")),
+        ("another CONNECT", declared, connect("evil.example:443", b"")),
+        ("the same CONNECT", declared, connect(declared, &hello)),
+        ("something else", declared, b"SSH-2.0-x\r\n".to_vec()),
+        ("a request of another where HTTP is declared", PLAIN, get("evil.example:8080")),
+        ("a CONNECT where HTTP is declared", PLAIN, connect(declared, &hello)),
+        ("an absolute form where HTTP is declared", PLAIN, format!("GET http://{PLAIN}/ HTTP/1.1\r\nHost: {PLAIN}\r\n\r\n").into_bytes()),
+        ("a base URL where HTTP is declared", PLAIN, b"GET /orders/ HTTP/1.1\r\nHost: 127.0.0.1:15474\r\n\r\n".to_vec()),
+        ("TLS where HTTP is declared", PLAIN, hello.clone()),
+    ] {
+        let (first, _) = answers(&connect(to, &inside));
+        assert!(agreed(&first), "{name}: {first:?}");
+        assert_eq!(world.arrived(), Default::default(), "{name}");
+        assert_eq!(upstream.look(|seen| std::mem::take(&mut seen.arrivals)), [], "{name}");
+    }
+    // Where plain HTTP is declared, it may be in a tunnel as well.
+    world.in_pod(|| {
+        let mut client = Door::Loopback.connect().expect("the guard");
+        client.say(&connect(PLAIN, &get(PLAIN)));
+        assert!(agreed(&client.next(true)));
+        let next = client.next(false);
+        assert!(agreed(&next), "{next:?}");
+    });
+    assert_eq!(upstream.look(|seen| seen.arrivals.len()), 1);
+    // A body of CONNECT is nobody's.
+    for field in ["Content-Length: 0", "Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let (first, rest) = answers(format!("CONNECT {declared} HTTP/1.1\r\nHost: {declared}\r\n{field}\r\n\r\n").as_bytes());
+        assert_eq!(reason(&first), Ok((400, "request_malformed".to_owned())), "{field}: {}", rest.escape_ascii());
+    }
+    assert_eq!(world.arrived(), Default::default());
 }

@@ -86,8 +86,7 @@ pub fn request(bytes: &[u8]) -> Reading {
     };
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
-        [method, target, "HTTP/1.1"] if method.bytes().all(token) && !target.is_empty() && target.bytes().all(|b| b.is_ascii_graphic()) => {
-        }
+        [method, target, "HTTP/1.1"] if method.bytes().all(token) && !target.is_empty() && !target.contains(char::is_control) => {}
         _ => return Reading::Wrong("the line"),
     }
     if fields.first().is_none_or(|(name, _)| name != "host") || fields.iter().filter(|(name, _)| name == "host").count() != 1 {
@@ -249,6 +248,8 @@ pub struct Seen {
     pub pending: usize,
     /// Connections on which something else than `ANSWER` was said.
     pub told: usize,
+    /// Whether it is said as soon as the head of the request is there.
+    pub early: bool,
     /// What is said to the next request, and whether the connection ends then. None: `ANSWER`, and it does not.
     pub answer: Option<(Vec<u8>, bool)>,
 }
@@ -324,7 +325,21 @@ impl Upstream {
                     self.look(|seen| seen.arrivals.push(Arrival::Wrong(why, got)));
                     return told;
                 }
-                Reading::Partial => {}
+                Reading::Partial => {
+                    let head = got.windows(4).any(|four| four == b"\r\n\r\n");
+                    let answer = self.look(|seen| if head && seen.early { seen.answer.take() } else { None });
+                    if let Some((bytes, ends)) = answer {
+                        self.look(|seen| seen.told += usize::from(!told));
+                        told = true;
+                        if stream.write_all(&bytes).is_err() || ends {
+                            self.look(|seen| {
+                                seen.pending -= 1;
+                                seen.arrivals.push(Arrival::Partial(got));
+                            });
+                            return told;
+                        }
+                    }
+                }
             }
             match stream.read(&mut buffer) {
                 Ok(length @ 1..) => {
