@@ -158,7 +158,7 @@ async fn accept(listener: TcpListener, way: Way, door: Arc<Door>) {
         tokio::spawn(async move {
             match way {
                 Way::Redirected => door.redirected(client, to).await,
-                Way::Own => http::serve(&door, Stream::Tcp(client), BytesMut::new(), Client::own()).await,
+                Way::Own => Box::pin(http::serve(&door, Stream::Tcp(client), BytesMut::new(), Client::own())).await,
             }
             drop(place);
         });
@@ -238,7 +238,9 @@ impl Door {
             Ok(Judged::Bytes(permit, policy)) => self.pass(&mut client, &permit, policy, &first, asked.wanted(), &attempt).await,
             Ok(Judged::Requests(site)) => {
                 let server = if let Attempt::Server { name, .. } = attempt { Some(name) } else { None };
-                return http::begin(self, client, first, Client { site, wanted: asked.wanted(), server }).await;
+                let who = Client { site, wanted: asked.wanted(), server };
+                // In a box: a connection of which bytes pass does not pay for it.
+                return Box::pin(http::begin(self, client, first, who)).await;
             }
             Err(denied) => Err(denied),
         };

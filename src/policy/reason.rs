@@ -153,7 +153,7 @@ impl Reason {
                 "programs read this path or query differently (dot segments, backslashes, escaped separators, control characters, or text that is not escaped UTF-8)"
             }
             Self::MethodOverride => {
-                "a field or parameter names another method (such as `X-HTTP-Method-Override` or `_method`), where methods are told apart"
+                "a field or parameter names another method (such as `X-HTTP-Method-Override` or `_method`), where methods are told apart; or a form hides its fields (compressed, in an unusual charset, with more than one type)"
             }
             Self::UpgradeNotDeclared => "the request would switch to another protocol that the data source does not declare on this path",
             Self::NotInspected => "this host is judged request by request, and the guard cannot look into the app's own TLS",
@@ -197,7 +197,7 @@ impl Reason {
             Self::MethodNotDeclared => "declare the method on the path",
             Self::PathNotDeclared => "declare the path",
             Self::PathAmbiguous => "ask for the path in its plain form",
-            Self::MethodOverride => "use the method itself",
+            Self::MethodOverride => "use the method itself, and plain forms",
             Self::UpgradeNotDeclared => "declare `upgrades: [WebSocket]`, or do without; no other protocol can be declared",
             Self::NotInspected => "ask through the base URL of the data source, or declare `tlsInspection: Enabled`",
             Self::SourceNotDeclared => "use the name of a data source as the first part of the path",

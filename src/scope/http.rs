@@ -106,6 +106,8 @@ impl<'a> RequestTarget<'a> {
     /// Of `/path?query`. Escaped letters, digits and `-._~` become themselves, other escapes upper case; what URLs may not hold is escaped.
     pub fn parse(text: &'a str) -> Result<Self, PathError> {
         let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+        // `http://host?query` asks for its root.
+        let path = if path.is_empty() { "/" } else { path };
         // `//host/path` names a host to some.
         if !path.starts_with('/') || path.starts_with("//") {
             return Err(PathError::Start);
@@ -278,6 +280,9 @@ impl FromStr for Path {
     type Err = PathError;
 
     fn from_str(text: &str) -> Result<Self, PathError> {
+        if text.is_empty() {
+            return Err(PathError::Start);
+        }
         let target = RequestTarget::parse(text)?;
         // Two readings of a declaration are one too many.
         if target.query.is_some() || target.layered {
@@ -377,11 +382,11 @@ mod tests {
             ("/v1.2/x.y/...", Ok("/v1.2/x.y/...")),
             ("/a%3bb", Ok("/a%3Bb")),
             ("/a%252e", Ok("/a%252e")),
-            ("", Err(Start)),
+            ("", Ok("/")),
             ("a", Err(Start)),
             ("*", Err(Start)),
             ("//a", Err(Start)),
-            ("?a", Err(Start)),
+            ("?a", Ok("/?a")),
             ("/.", Err(Dots)),
             ("/a/../b", Err(Dots)),
             ("/a/..", Err(Dots)),

@@ -128,6 +128,7 @@ enum Known {
     TransferEncoding,
     Connection,
     Upgrade,
+    Expect,
     /// For one hop only, or leading past the guard.
     Hop,
     MethodOverride,
@@ -135,7 +136,8 @@ enum Known {
 }
 
 fn known(name: &str) -> Known {
-    const NAMES: [(&str, Known); 17] = [
+    const NAMES: [(&str, Known); 18] = [
+        ("expect", Known::Expect),
         ("host", Known::Host),
         ("content-length", Known::ContentLength),
         ("transfer-encoding", Known::TransferEncoding),
@@ -162,7 +164,7 @@ fn known(name: &str) -> Known {
 pub fn is_for_one_hop(name: &str) -> bool {
     match known(name) {
         Known::Host | Known::TransferEncoding | Known::Connection | Known::Upgrade | Known::Hop => true,
-        Known::ContentLength | Known::MethodOverride | Known::Other => false,
+        Known::ContentLength | Known::Expect | Known::MethodOverride | Known::Other => false,
     }
 }
 
@@ -215,6 +217,7 @@ struct Fields<'a> {
     /// `Connection: upgrade` was said.
     upgrades: bool,
     upgrade: Option<&'a [u8]>,
+    expects: bool,
     names_a_method: bool,
 }
 
@@ -226,6 +229,7 @@ fn fields<'a>(mut rest: &'a [u8]) -> Result<Fields<'a>, Fault> {
         close: false,
         upgrades: false,
         upgrade: None,
+        expects: false,
         names_a_method: false,
     };
     let mut nominated: Vec<&[u8]> = Vec::new();
@@ -268,6 +272,13 @@ fn fields<'a>(mut rest: &'a [u8]) -> Result<Fields<'a>, Fault> {
                         nominated.push(token);
                     }
                 }
+            }
+            Known::Expect => {
+                if found.expects || !field.value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Malformed);
+                }
+                found.expects = true;
+                found.all.push(field);
             }
             Known::Upgrade => once(&mut found.upgrade, field.value)?,
             Known::Hop => {}
@@ -711,6 +722,10 @@ mod tests {
             "Connection: close, Content-Length",
             "Connection: transfer-encoding",
             "Connection: connection",
+            "Expect: x",
+            "Expect: 100-continue, x",
+            "Expect:",
+            "Expect: 100-continue\r\nExpect: 100-continue",
             "Connection: \u{ff}\u{ff}\0",
         ]
         .map(with)

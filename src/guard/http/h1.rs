@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
 use super::pipeline::{
-    Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, form, form_names_a_method, is_form, judge, pass, record,
+    Based, Broken, Done, Form, Judged, Refused, Said, Sink, Source, To, Whole, form, form_names_a_method, form_of, judge, pass, record,
 };
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
@@ -20,7 +20,7 @@ use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
 use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
-use crate::scope::{Authority, DomainName, Host};
+use crate::scope::{Authority, DomainName, Host, SAFE_METHODS};
 use crate::wire::http1::{
     Body, Ends, Fault, Field, LAST_CHUNK, Length, Persistence, Piece, Request, Response, Scan, Target, write_chunk_size, write_head,
 };
@@ -67,7 +67,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, cli
             Ok(Ok(Some(head))) => head,
             Ok(Ok(None)) => break After::Close,
             Ok(Err(reason)) => {
-                if let Some(after) = unread(gate, &client, reason, &mut reader, &mut writer).await {
+                if let Some(after) = Box::pin(unread(gate, &client, reason, &mut reader, &mut writer)).await {
                     break after;
                 }
                 let refused = malformed(gate, reason);
@@ -81,7 +81,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, cli
             Err(fault) => {
                 let rest = std::mem::replace(&mut reader.buffer, BytesMut::from(&head[..]));
                 reader.buffer.extend_from_slice(&rest);
-                if let Some(after) = unread(gate, &client, reason_of(fault), &mut reader, &mut writer).await {
+                if let Some(after) = Box::pin(unread(gate, &client, reason_of(fault), &mut reader, &mut writer)).await {
                     break after;
                 }
                 let refused = malformed(gate, reason_of(fault));
@@ -96,7 +96,8 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, cli
             let Stream::Tcp(stream) = stream else { return };
             return Box::pin(door.asked_for(stream, before, name, port)).await;
         }
-        match exchange(gate, &client, &request, &mut reader, &mut writer, &mut link).await {
+        // In a box: who waits for the next request does not pay for it.
+        match Box::pin(exchange(gate, &client, &request, &mut reader, &mut writer, &mut link)).await {
             After::Next => {}
             after => break after,
         }
@@ -257,20 +258,26 @@ async fn exchange(
 
     // A form that could name another method is read before anything is sent.
     let mut held = None;
-    let content_type = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("content-type")).map(|field| field.value);
-    if permit.forms() == Forms::NameNoMethod && !body.has_ended() && content_type.is_some_and(is_form) {
-        if request.fields.iter().any(|field| field.name.eq_ignore_ascii_case("expect")) {
-            writer.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            if writer.flush().await.is_err() {
-                return After::Reset;
-            }
+    let all = |name: &str| request.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value).collect::<Vec<_>>();
+    if permit.forms() == Forms::NameNoMethod && !body.has_ended() {
+        let kind = form_of(request.method, &all("content-type"), &all("content-encoding"));
+        if kind == Form::Hidden {
+            return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
         }
-        match timeout(HEAD, form(&mut Incoming { reader, body: &mut body })).await.unwrap_or(Err(Reason::TooSlow)) {
-            Ok(form) if form_names_a_method(&form) => {
-                return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
+        if kind != Form::No {
+            if !all("expect").is_empty() {
+                writer.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                if writer.flush().await.is_err() {
+                    return After::Reset;
+                }
             }
-            Ok(form) => held = Some(form),
-            Err(reason) => return answered(gate, writer, refusal(denied_now(reason)), request, &body).await,
+            match timeout(HEAD, form(&mut Incoming { reader, body: &mut body })).await.unwrap_or(Err(Reason::TooSlow)) {
+                Ok(form) if form_names_a_method(kind, &form) => {
+                    return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
+                }
+                Ok(form) => held = Some(form),
+                Err(reason) => return answered(gate, writer, refusal(denied_now(reason)), request, &body).await,
+            }
         }
     }
     let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
@@ -342,8 +349,9 @@ async fn exchange(
                 log(status);
                 return After::Reset;
             }
-            // Who closes an idle connection has not seen what came meanwhile.
-            End::Failed { reason: Reason::Unreachable, status: None } if used && tries == 1 && request.length == Length::None => {}
+            // Who closes an idle connection has not seen what came meanwhile; and if it has, nothing was changed.
+            End::Failed { reason: Reason::Unreachable, status: None }
+                if used && tries == 1 && request.length == Length::None && SAFE_METHODS.contains(&request.method) => {}
             End::Failed { reason, status: None } => {
                 let reason = if reason == Reason::Unreachable { Reason::UpstreamMalformed } else { reason };
                 return answered(gate, writer, refusal(denied_now(reason)), request, &body).await;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::sync::Mutex;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
 use super::pipeline::{
-    Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, form_names_a_method, is_form, judge, pass, record,
+    Based, Broken, Done, Form, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, form_names_a_method, form_of, judge, pass, record,
 };
 use crate::guard::gate::Denied;
 use crate::guard::record::Outcome;
@@ -200,12 +200,16 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     };
     let mut incoming = Incoming { from: body, taken: 0 };
     let mut held = None;
-    let is_form = head.headers.get(CONTENT_TYPE).is_some_and(|value| is_form(value.as_bytes()));
-    if permit.forms() == Forms::NameNoMethod && is_form && !incoming.from.is_end_stream() {
-        match timeout(GREET, form(&mut incoming)).await.unwrap_or(Err(Reason::TooSlow)) {
-            Ok(form) if form_names_a_method(&form) => refused!(denied_now(Reason::MethodOverride)),
-            Ok(form) => held = Some(form),
-            Err(reason) => refused!(denied_now(reason)),
+    let all = |name: HeaderName| head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    if permit.forms() == Forms::NameNoMethod && !incoming.from.is_end_stream() {
+        match form_of(head.method.as_str(), &all(CONTENT_TYPE), &all(CONTENT_ENCODING)) {
+            Form::No => {}
+            Form::Hidden => refused!(denied_now(Reason::MethodOverride)),
+            kind => match timeout(GREET, form(&mut incoming)).await.unwrap_or(Err(Reason::TooSlow)) {
+                Ok(form) if form_names_a_method(kind, &form) => refused!(denied_now(Reason::MethodOverride)),
+                Ok(form) => held = Some(form),
+                Err(reason) => refused!(denied_now(reason)),
+            },
         }
     }
 
