@@ -5,8 +5,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::beside::world::inside;
 use super::peer::Peer;
-use super::world::{self, EVENT, HELP, HELP_NAME, ORDERS, inside};
+use super::upstream::{self, EVENT, HELP, HELP_NAME, ORDERS};
 
 /// How a connection is judged.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(peer: &Peer, mode: Mode) -> io::Result<Self> {
-        inside(&peer.pod, || Self::here(mode))
+        inside(&peer.name, || Self::here(mode))
     }
 
     /// On a thread that is in the pod already.
@@ -136,7 +137,7 @@ pub fn round_trips(peer: &Peer, mode: Mode, count: usize) -> Vec<Duration> {
 }
 
 pub fn transfer(peer: &Peer, mode: Mode, up: u64, down: u64) -> Duration {
-    inside(&peer.pod, || {
+    inside(&peer.name, || {
         let mut connection = Connection::here(mode).expect("connected");
         connection.ask(0, 1, None).expect("an answer");
         let began = Instant::now();
@@ -158,7 +159,7 @@ pub fn events(peer: &Peer, mode: Mode, count: u64, every: Duration) -> Vec<Durat
             let mut event = [0; EVENT];
             connection.stream.read_exact(&mut event).expect("an event");
             let sent = u64::from_be_bytes(event[..8].try_into().expect("eight bytes"));
-            Duration::from_nanos(world::since_start().saturating_sub(sent))
+            Duration::from_nanos(upstream::since_start().saturating_sub(sent))
         };
         (0..count).map(|_| one()).collect()
     })
@@ -166,18 +167,13 @@ pub fn events(peer: &Peer, mode: Mode, count: u64, every: Duration) -> Vec<Durat
 
 /// On so many threads inside the pod.
 fn at_once<T: Send>(peer: &Peer, threads: usize, work: impl Fn(usize) -> Vec<T> + Sync) -> Vec<T> {
-    inside(&peer.pod, || {
+    inside(&peer.name, || {
         std::thread::scope(|scope| {
             let work = &work;
             let running: Vec<_> = (0..threads).map(|n| scope.spawn(move || work(n))).collect();
             running.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
     })
-}
-
-/// A percentile of what is sorted.
-pub fn at(sorted: &[Duration], percent: usize) -> Duration {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 /// A ClientHello of the size that clients send, which names this server.

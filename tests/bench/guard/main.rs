@@ -1,12 +1,14 @@
 //! The guard beside HAProxy and Envoy (`make bench-guard`): what a connection, a byte and a place cost, and what waits how long.
 //!
-//! `world`: namespaces, DNS, the upstream. `peer`: who is measured. `load`: the client. All targets take turns, in another
+//! `beside`: namespaces, programs in them, figures. `upstream`, `peer`, `load`: who serves, who is measured, the client. All targets take turns, in another
 //! order in each round, and are compared within the turn. Needs root.
 
+#[path = "../beside/mod.rs"]
+#[allow(dead_code, reason = "bench-http needs more of it")]
+mod beside;
 mod load;
 mod peer;
-mod table;
-mod world;
+mod upstream;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,10 +16,11 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde_json::Value;
 
+use beside::figures::{self, Figures};
+use beside::world::World;
+use beside::{at, megabytes, micros, millis};
 use load::Mode;
 use peer::{Peer, Program};
-use table::Figures;
-use world::World;
 
 /// Connections that are opened in a second, and then held.
 const HELD: usize = 1_000;
@@ -55,12 +58,13 @@ fn main() {
     let mut programs = vec![Program::Direct, Program::guard("guard", guard)];
     programs.extend(base.map(|base| Program::guard("guard (base)", base)));
     programs.extend([Program::HAProxy(haproxy), Program::Envoy(envoy)]);
-    let world = World::new(programs.len());
+    let world = World::new(programs.len(), upstream::KNOWN);
+    world.serve(upstream::serve());
     let names: Vec<&str> = programs.iter().map(Program::name).collect();
-    let mut figures = Figures::new(&names);
+    let mut figures = Figures::new(&names, (2..names.len()).map(|other| (1, other)).collect());
     let mut loads = Vec::new();
     for round in 0..rounds {
-        loads.push(table::load_average());
+        loads.push(figures::load_average());
         eprintln!("round {} of {rounds}, load {}", round + 1, loads.last().map_or("", String::as_str));
         let order: Vec<usize> = (0..programs.len()).map(|n| (n + round) % programs.len()).collect();
         let mut peers: Vec<(usize, Peer)> = order.iter().map(|&n| (n, Peer::start(&world, n, &programs[n], core))).collect();
@@ -78,10 +82,10 @@ fn main() {
             }
         }
         for (_, peer) in &mut peers {
-            peer.end();
+            peer.pod.end();
         }
     }
-    loads.push(table::load_average());
+    loads.push(figures::load_average());
     println!("{rounds} rounds, load before each and at the end: {}\n", loads.join(" "));
     figures.print();
     if let Some((n, program)) = programs.iter().enumerate().find(|(_, program)| matches!(program, Program::Guard { .. })) {
@@ -166,22 +170,10 @@ fn changes(world: &World, n: usize, program: &Program, core: usize) {
         }
         passes.push(began.elapsed());
     }
-    guard.end();
+    guard.pod.end();
     println!("\nA policy in the mounted file, {CHANGES} changes (p50, p99, ms):");
     for (what, mut times) in [("what it forbids is cut", cut), ("what it permits passes", passes)] {
         times.sort();
-        println!("  {what}: {:.0}, {:.0}", millis(load::at(&times, 50)), millis(load::at(&times, 99)));
+        println!("  {what}: {:.0}, {:.0}", millis(at(&times, 50)), millis(at(&times, 99)));
     }
-}
-
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
-fn micros(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
-}
-
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::load;
-use super::micros;
+use super::{at, micros};
 
 pub struct Figures {
     targets: Vec<String>,
+    /// Which target is put beside which other.
+    ratios: Vec<(usize, usize)>,
     rows: Vec<Row>,
 }
 
@@ -20,8 +21,8 @@ struct Row {
 }
 
 impl Figures {
-    pub fn new(targets: &[&str]) -> Self {
-        Self { targets: targets.iter().map(|target| (*target).to_owned()).collect(), rows: Vec::new() }
+    pub fn new(targets: &[&str], ratios: Vec<(usize, usize)>) -> Self {
+        Self { targets: targets.iter().map(|target| (*target).to_owned()).collect(), ratios, rows: Vec::new() }
     }
 
     fn row(&mut self, name: &str) -> &mut Row {
@@ -50,26 +51,30 @@ impl Figures {
         times.sort();
         for percent in [50, 99] {
             let name = format!("{name}, added p{percent}, µs");
-            self.add(&name, target, Some(micros(load::at(&times, percent))));
+            self.add(&name, target, Some(micros(at(&times, percent))));
             self.row(&name).added = true;
+        }
+    }
+
+    /// The median of a row, and with `beside` that of the ratios to another target.
+    pub fn median(&self, name: &str, target: usize, beside: Option<usize>) -> Option<f64> {
+        let row = self.rows.iter().find(|row| row.name == name)?;
+        match beside {
+            Some(other) => row.ratio(target, other),
+            None => median(&row.shown(target)),
         }
     }
 
     /// Markdown.
     pub fn print(&self) {
-        let guard = 1;
-        let others: Vec<usize> = (guard + 1..self.targets.len()).collect();
-        let ratios = others.iter().map(|n| format!("guard / {}", self.targets[*n]));
+        let ratios = self.ratios.iter().map(|(one, other)| format!("{} / {}", self.targets[*one], self.targets[*other]));
         let head: Vec<String> = ["median (least–most)".to_owned()].into_iter().chain(self.targets.iter().cloned()).chain(ratios).collect();
         println!("| {} |", head.join(" | "));
         println!("|{}", "---|".repeat(head.len()));
         for row in &self.rows {
-            let figures: Vec<Vec<f64>> = (0..self.targets.len()).map(|n| row.shown(n)).collect();
-            let cells = figures.iter().map(|all| spread(all));
-            let ratios = others.iter().map(|n| {
-                let paired: Vec<f64> = figures[guard].iter().zip(&figures[*n]).map(|(mine, other)| mine / other).collect();
-                median(&paired).filter(|ratio| ratio.is_finite() && *ratio > 0.0).map_or("–".to_owned(), |ratio| format!("{ratio:.2}"))
-            });
+            let cells = (0..self.targets.len()).map(|n| spread(&row.shown(n)));
+            let ratios =
+                self.ratios.iter().map(|&(one, other)| row.ratio(one, other).map_or("–".to_owned(), |ratio| format!("{ratio:.2}")));
             let name = if row.more_is_better { format!("{} (more is better)", row.name) } else { row.name.clone() };
             println!("| {name} | {} |", cells.chain(ratios).collect::<Vec<_>>().join(" | "));
         }
@@ -82,6 +87,12 @@ impl Row {
             return self.all[target].clone();
         }
         self.all[target].iter().zip(&self.all[0]).map(|(with, without)| with - without).collect()
+    }
+
+    /// Of what was measured in the same turn.
+    fn ratio(&self, one: usize, other: usize) -> Option<f64> {
+        let paired: Vec<f64> = self.shown(one).iter().zip(&self.shown(other)).map(|(mine, other)| mine / other).collect();
+        median(&paired).filter(|ratio| ratio.is_finite() && *ratio > 0.0)
     }
 }
 

@@ -1,30 +1,20 @@
-//! One namespace for the world, with DNS and an upstream, and one for each pod. Documentation and private addresses only.
+//! One namespace for the world, with DNS and whatever serves there, and one for each pod. Documentation and private addresses only.
 
 use std::fs::File;
-use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use remit::wire::dns::{Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 pub const DNS: &str = "10.96.0.10";
-/// A Service, known by its address.
-pub const ORDERS: (&str, u16) = ("10.96.7.7", 5432);
-pub const ORDERS_NAME: &str = "orders.shop.svc.cluster.local";
-/// A host, known by the server name in the ClientHello.
-pub const HELP: (&str, u16) = ("203.0.113.10", 443);
-pub const HELP_NAME: &str = "help.example.com";
-/// One message of a stream.
-pub const EVENT: usize = 64;
+/// A name and its address.
+pub type Known = (&'static str, &'static str);
 
 pub struct World {
-    world: String,
+    pub world: String,
     pub pods: Vec<String>,
 }
 
@@ -34,7 +24,8 @@ fn ip(args: &str) {
 }
 
 impl World {
-    pub fn new(pods: usize) -> Self {
+    /// With these names in DNS, and their addresses in the world.
+    pub fn new(pods: usize, known: &'static [Known]) -> Self {
         let short = format!("{:x}", std::process::id());
         let made = Self { world: format!("rmtb{short}w"), pods: (0..pods).map(|n| format!("rmtb{short}-{n}")).collect() };
         let world = &made.world;
@@ -42,7 +33,7 @@ impl World {
             ip(&format!("netns add {name}"));
             ip(&format!("-n {name} link set lo up"));
         }
-        for address in [DNS, ORDERS.0, HELP.0] {
+        for address in known.iter().map(|(_, address)| *address).chain([DNS]) {
             ip(&format!("-n {world} addr add {address}/32 dev lo"));
         }
         for (n, pod) in made.pods.iter().enumerate() {
@@ -61,13 +52,19 @@ impl World {
         }
         inside(world, || {
             let socket = UdpSocket::bind((DNS, 53)).expect("the DNS server");
-            std::thread::spawn(move || name_server(&socket));
-            std::thread::spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(async { tokio::join!(upstream(ORDERS, false), upstream(HELP, true)) })
-            });
+            std::thread::spawn(move || name_server(&socket, known));
         });
         made
+    }
+
+    /// For good, on a thread in the world.
+    pub fn serve(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        inside(&self.world, || {
+            std::thread::spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(serving)
+            });
+        });
     }
 }
 
@@ -91,68 +88,21 @@ pub fn inside<T: Send>(name: &str, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn name_server(socket: &UdpSocket) {
+/// Of a server in the world.
+pub fn listen(at: (&str, u16)) -> TcpListener {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(format!("{}:{}", at.0, at.1).parse().expect("an address")).expect("a TCP port");
+    socket.listen(4096).expect("it listens")
+}
+
+fn name_server(socket: &UdpSocket, known: &[Known]) {
     let mut buffer = [0; 2048];
     while let Ok((length, from)) = socket.recv_from(&mut buffer) {
         let Ok(query) = Query::read(&buffer[..length]) else { continue };
-        let known = [(ORDERS_NAME, ORDERS.0), (HELP_NAME, HELP.0)];
         let known = known.iter().find(|(name, _)| query.name().is_some_and(|asked| asked.as_str() == *name));
         let addresses: Vec<IpAddr> = known.iter().map(|(_, address)| address.parse().expect("an address")).collect();
         let code = if known.is_some() { ResponseCode::Ok } else { ResponseCode::NoSuchName };
         let _ = socket.send_to(&query.answer(code, &addresses, 60, None, false), from);
     }
-}
-
-async fn upstream(at: (&str, u16), tls: bool) {
-    let listener = tokio::net::TcpSocket::new_v4().expect("a socket");
-    listener.set_reuseaddr(true).expect("an option");
-    listener.bind(format!("{}:{}", at.0, at.1).parse().expect("an address")).expect("a TCP port");
-    let listener: TcpListener = listener.listen(4096).expect("it listens");
-    loop {
-        if let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let _ = serve(stream, tls).await;
-            });
-        }
-    }
-}
-
-/// Requests are three numbers: bytes that the client sends, bytes that it wants, and for a stream the microseconds between its events.
-async fn serve(mut stream: TcpStream, tls: bool) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut buffer = vec![0; 64 * 1024];
-    if tls {
-        let mut head = [0; 5];
-        stream.read_exact(&mut head).await?;
-        stream.read_exact(&mut buffer[..u16::from_be_bytes([head[3], head[4]]).into()]).await?;
-    }
-    loop {
-        let (mut up, mut down, every) = (stream.read_u64().await?, stream.read_u64().await?, stream.read_u64().await?);
-        while up > 0 {
-            let most = buffer.len().min(usize::try_from(up).unwrap_or(usize::MAX));
-            match stream.read(&mut buffer[..most]).await? {
-                0 => return Ok(()),
-                length => up -= length as u64,
-            }
-        }
-        while down > 0 {
-            let most = buffer.len().min(usize::try_from(down).unwrap_or(usize::MAX));
-            if every > 0 {
-                tokio::time::sleep(Duration::from_micros(every)).await;
-                let mut event = [0; EVENT];
-                event[..8].copy_from_slice(&since_start().to_be_bytes());
-                stream.write_all(&event).await?;
-                down = down.saturating_sub(EVENT as u64);
-            } else {
-                stream.write_all(&buffer[..most]).await?;
-                down -= most as u64;
-            }
-        }
-    }
-}
-
-/// Nanoseconds of a clock that client and upstream share.
-pub fn since_start() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
