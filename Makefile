@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-policy
+.PHONY: help check test test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-http bench-policy
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -41,6 +41,9 @@ bench: ## the benchmark tables, on the API tier
 
 bench-guard: ## the guard beside HAProxy and Envoy (root; installs both; BASE=PATH: another build as well)
 	@scripts/bench-guard.sh
+
+bench-http: ## the guard beside nginx, HAProxy and Envoy as they pass HTTP on (root; installs them; BASE=PATH: another build as well)
+	@scripts/bench-http.sh
 
 bench-policy: ## from the change of a scope to 1, 10 and 100 guards of real pods (root; the node tier)
 	@scripts/bench-policy.sh
