@@ -151,8 +151,10 @@ pub struct Identity {
     validation = Rule::new("(self.type == 'ConfigMap') == has(self.configMap)").message("configMap: set it exactly when type is ConfigMap"),
     validation = Rule::new("(self.type == 'Secret') == has(self.secret)").message("secret: set it exactly when type is Secret"),
     validation = Rule::new("(self.type == 'PersistentVolumeClaim') == has(self.persistentVolumeClaim)").message("persistentVolumeClaim: set it exactly when type is PersistentVolumeClaim"),
-    validation = Rule::new("!(self.type in ['Service', 'Host']) || self.access == 'ReadWrite'").message("access: nothing can hold a raw TCP connection to Read; declare access: ReadWrite, so that nobody believes it is read-only"),
-    validation = Rule::new("!(self.type in ['ConfigMap', 'Secret']) || self.access == 'Read'").message("access: a mounted ConfigMap or Secret is read-only; leave access out or declare Read")
+    validation = Rule::new("self.access == 'ReadWrite' || !((has(self.service) && self.service.protocol == 'TCP') || (has(self.host) && self.host.protocol == 'TLS'))").message("access: nothing can hold a raw TCP connection to Read; declare access: ReadWrite, so that nobody believes it is read-only"),
+    validation = Rule::new("!(self.type in ['ConfigMap', 'Secret']) || self.access == 'Read'").message("access: a mounted ConfigMap or Secret is read-only; leave access out or declare Read"),
+    validation = Rule::new("self.access == 'ReadWrite' || (has(self.service) ? self.service.?http.orValue([]) : has(self.host) ? self.host.?http.orValue([]) : []).all(r, r.?methods.orValue([]).all(m, m in ['GET', 'HEAD', 'OPTIONS', 'POST']))").message("http[].methods: with access Read only GET, HEAD, OPTIONS and POST can be declared; declare access: ReadWrite"),
+    validation = Rule::new("self.access == 'ReadWrite' || (has(self.service) ? self.service.?http.orValue([]) : has(self.host) ? self.host.?http.orValue([]) : []).all(r, size(r.?paths.orValue([])) > 0 || (size(r.?upgrades.orValue([])) == 0 && !('POST' in r.?methods.orValue([]))))").message("http[].paths: with access Read, POST and upgrades need the paths on which they only read; name the paths, or declare access: ReadWrite")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataSource {
@@ -171,8 +173,8 @@ pub struct DataSource {
     /// A Service of this cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceSource>,
-    /// A host outside the cluster, told from others by the guard: by the server name in TLS. The network layer alone, which holds pods without a
-    /// guard, opens its port towards all public addresses.
+    /// A host outside the cluster, told from others by the guard: by the server name in TLS, or by who is asked in HTTP. The network layer alone, which
+    /// holds pods without a guard, opens its port towards all public addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostSource>,
     /// Objects of the Kubernetes API.
@@ -227,8 +229,56 @@ pub enum Access {
     ReadWrite,
 }
 
+/// Variables that a base URL may not be put into: programs take them for something else, or Remit sets them. A `*` at the end stands for anything.
+pub const NEVER_A_BASE_URL: [&str; 37] = [
+    "BASH_ENV",
+    "CLASSPATH",
+    "CORECLR_*",
+    "DOTNET_*",
+    "DYLD_*",
+    "ENV",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "HOME",
+    "HOSTNAME",
+    "IFS",
+    "JAVA_OPTS",
+    "JDK_JAVA_OPTIONS",
+    "KUBERNETES_*",
+    "LD_*",
+    "LUA_*",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PATH",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PYTHON*",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELL",
+    "TMPDIR",
+    "USER",
+    "_JAVA_OPTIONS",
+    "AWS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "JAVA_TOOL_OPTIONS",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+const BASE_URL_ENV_RULE: &str = "self.all(n, !(n in ['BASH_ENV', 'CLASSPATH', 'ENV', 'GCONV_PATH', 'GLIBC_TUNABLES', 'HOME', 'HOSTNAME', 'IFS', 'JAVA_OPTS', 'JDK_JAVA_OPTIONS', 'NODE_OPTIONS', 'NODE_PATH', 'PATH', 'PERL5LIB', 'PERL5OPT', 'RUBYLIB', 'RUBYOPT', 'SHELL', 'TMPDIR', 'USER', '_JAVA_OPTIONS', 'AWS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'DENO_CERT', 'GIT_SSL_CAINFO', 'JAVA_TOOL_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'PIP_CERT', 'REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']) && !n.startsWith('CORECLR_') && !n.startsWith('DOTNET_') && !n.startsWith('DYLD_') && !n.startsWith('KUBERNETES_') && !n.startsWith('LD_') && !n.startsWith('LUA_') && !n.startsWith('PYTHON'))";
+const BASE_URL_ENV_MESSAGE: &str =
+    "baseURLEnv: programs take this variable for something else, or Remit sets it; name the one that your client reads its base URL from";
+
 /// A Service of this cluster.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("self.protocol != 'TCP' || (size(self.?http.orValue([])) == 0 && size(self.?baseURLEnv.orValue([])) == 0)").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
+    validation = Rule::new("self.protocol == 'HTTPS' || self.?tlsInspection.orValue('Disabled') == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSource {
     /// The Service's name.
@@ -243,17 +293,40 @@ pub struct ServiceSource {
     pub port: i32,
     /// What is spoken on the port.
     pub protocol: Protocol,
+    /// What may be asked, request by request: whatever one of the rules allows. Absent or empty: every path, with the methods that `access` allows. Goes
+    /// with protocol HTTP and HTTPS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub http: Vec<HttpRule>,
+    /// Whether the guard also ends the app's own TLS, with a certificate of an authority that the pod's app is given to trust. Absent means Disabled: the
+    /// app asks through its base URL, `http://127.0.0.1:15474/<name of the data source>`, and its own TLS is refused. Goes with protocol HTTPS. Pods
+    /// that are older than this field's change have no such authority: make them anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_inspection: Option<TlsInspection>,
+    /// Variables that new pods' containers get with the base URL, where the pod does not set them itself. Goes with protocol HTTP and HTTPS.
+    #[serde(default, rename = "baseURLEnv", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new(BASE_URL_ENV_RULE).message(BASE_URL_ENV_MESSAGE))]
+    pub base_url_env: Vec<String>,
 }
 
-/// What is spoken on a port.
+/// What is spoken on a port of a Service.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Any TCP; nothing inside the connection is judged.
     TCP,
+    /// HTTP/1.1 or HTTP/2 in the clear: every request is judged.
+    HTTP,
+    /// HTTP in TLS: every request is judged that comes through the base URL, or with tlsInspection; the guard begins the TLS.
+    HTTPS,
 }
 
 /// A host outside the cluster.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("self.protocol != 'TLS' || (size(self.?http.orValue([])) == 0 && size(self.?baseURLEnv.orValue([])) == 0)").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
+    validation = Rule::new("self.protocol == 'HTTPS' || self.?tlsInspection.orValue('Disabled') == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct HostSource {
     /// The host's full DNS name, in lower case; no address, no wildcard.
@@ -262,6 +335,93 @@ pub struct HostSource {
     /// The TCP port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+    /// What is spoken on the port.
+    #[serde(default)]
+    pub protocol: HostProtocol,
+    /// What may be asked, request by request: whatever one of the rules allows. Absent or empty: every path, with the methods that `access` allows. Goes
+    /// with protocol HTTP and HTTPS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub http: Vec<HttpRule>,
+    /// Whether the guard also ends the app's own TLS, with a certificate of an authority that the pod's app is given to trust. Absent means Disabled: the
+    /// app asks through its base URL, `http://127.0.0.1:15474/<name of the data source>`, and its own TLS is refused. Goes with protocol HTTPS. Pods
+    /// that are older than this field's change have no such authority: make them anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_inspection: Option<TlsInspection>,
+    /// Variables that new pods' containers get with the base URL, where the pod does not set them itself. Goes with protocol HTTP and HTTPS.
+    #[serde(default, rename = "baseURLEnv", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$")))]
+    #[x_kube(merge_strategy = ListMerge::Set, validation = Rule::new(BASE_URL_ENV_RULE).message(BASE_URL_ENV_MESSAGE))]
+    pub base_url_env: Vec<String>,
+}
+
+/// What is spoken on a port of a host.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostProtocol {
+    /// TLS that is passed on by its server name; nothing inside it is judged.
+    #[default]
+    TLS,
+    /// HTTP/1.1 or HTTP/2 in the clear: every request is judged.
+    HTTP,
+    /// HTTP in TLS: every request is judged that comes through the base URL, or with tlsInspection; the guard begins the TLS.
+    HTTPS,
+}
+
+/// What may be asked: one of the methods on one of the paths.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("size(self.?upgrades.orValue([])) == 0 || size(self.?methods.orValue([])) == 0 || 'GET' in self.methods").message("upgrades: a WebSocket begins with GET; name GET among the methods, or leave methods out"))]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRule {
+    /// Methods, in upper case; HEAD goes wherever GET does. Absent or empty: GET, HEAD and OPTIONS with access Read, any with ReadWrite.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 32), regex(pattern = r"^[A-Z]([-A-Z]*[A-Z])?$")))]
+    #[x_kube(validation = Rule::new("self.all(m, !(m in ['CONNECT', 'TRACE']))").message("methods: CONNECT and TRACE are never let through; leave them out"))]
+    pub methods: Vec<String>,
+    /// Paths. Absent or empty: every path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub paths: Vec<HttpPath>,
+    /// Protocols that a GET may switch to. What is said in them is not judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1))]
+    pub upgrades: Vec<Upgrade>,
+}
+
+/// Paths that are declared.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpPath {
+    /// How it is compared.
+    #[serde(rename = "type")]
+    pub type_: HttpPathType,
+    /// The path, without query, as in `/v1/articles`. Case counts, and escapes mean what they stand for.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^/[^?#\\\s]*$"))]
+    pub value: String,
+}
+
+/// How a path is compared.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpPathType {
+    /// This path.
+    Exact,
+    /// This path and what lies below it, segment by segment: `/a` holds `/a` and `/a/b`, not `/ab`.
+    PathPrefix,
+}
+
+/// A protocol that a connection may switch to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// WebSocket (RFC 6455).
+    WebSocket,
+}
+
+/// Whether the guard looks into the app's own TLS.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsInspection {
+    /// No: the app asks through its base URL.
+    Disabled,
+    /// Yes: the guard ends the TLS with a certificate of its own.
+    Enabled,
 }
 
 /// Objects of the Kubernetes API. Read becomes get, list and watch; ReadWrite adds create, update, patch and delete.
@@ -362,10 +522,41 @@ pub struct AIWorkloadStatus {
     /// The pods that it governs, and their guards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<PodsStatus>,
+    /// What judges each of the data sources that are held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sources: Vec<SourceStatus>,
     /// Accepted: the scope is valid and within its ceilings. Applied: every object of the plan is in place (Observe: the plan is computed). Ready: both. Guarded: a guard enforces the scope of every governed pod. BreakGlass, only while it lasts: an exception for debugging, until when, by whom and why. Reconciling and Stalled as kstatus reads them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A data source that is held.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// What is looked at.
+    pub judged_by: JudgedBy,
+}
+
+/// What is looked at where a data source is used.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgedBy {
+    /// The guard judges every request: who is asked, method and path.
+    Requests,
+    /// The guard passes TLS by its server name; what is said in it nobody sees.
+    ServerName,
+    /// The guard passes connections by where they go; what is said on them nobody sees.
+    Address,
+    /// The API server judges every request, by the permissions of the account.
+    Permissions,
+    /// Admission judges what pods mount.
+    Mounts,
 }
 
 /// The pods that an AIWorkload governs, and their guards.

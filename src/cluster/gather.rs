@@ -78,8 +78,18 @@ pub fn ceilings(world: &World, namespace: &str) -> Ceilings {
 }
 
 fn facts(world: &World, workload: &WorkloadFact) -> Facts {
-    let Settings { pod_ranges: _, service_ranges: _, other_ranges: _, dns_services, dns_addresses, domain, namespace: _, channel } =
-        &world.settings;
+    let Settings {
+        pod_ranges: _,
+        service_ranges: _,
+        other_ranges: _,
+        dns_services,
+        dns_addresses,
+        domain,
+        namespace: _,
+        channel,
+        roots,
+        proxy,
+    } = &world.settings;
     let services = workload.services.iter().filter_map(|name| Some((name.clone(), world.services.get(name)?.as_ref().clone())));
     let endpoints = workload.services.iter().filter_map(|name| {
         let mut endpoints: Vec<_> = world.slices_of(name).flat_map(|slice| slice.endpoints.iter().cloned()).collect();
@@ -107,5 +117,7 @@ fn facts(world: &World, workload: &WorkloadFact) -> Facts {
         dns_addresses: dns_addresses.clone(),
         domain: domain.clone(),
         channel: channel.clone(),
+        roots: roots.clone(),
+        proxy: proxy.clone(),
     }
 }

@@ -15,6 +15,7 @@ use super::facts::{CeilingFact, Live, NamespaceFact, NodeFact, PodFact, RangeFac
 use super::table::{Change, Table};
 use crate::api;
 use crate::plan::{ChannelFact, ClusterRanges, ObjectKey, ServiceFact, UNSCOPED_POLICY};
+use crate::policy::{Proxy, Roots};
 use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// Something to reconcile.
@@ -41,6 +42,9 @@ pub struct Settings {
     pub namespace: String,
     /// None: there are no guards.
     pub channel: Option<ChannelFact>,
+    /// Of guards: see [`crate::plan::Facts`].
+    pub roots: Option<Roots>,
+    pub proxy: Option<Proxy>,
 }
 
 #[derive(Debug, Default)]
@@ -292,8 +296,18 @@ impl World {
     /// The cluster's own ranges, anew. Returns everybody if they changed.
     fn measure(&mut self) -> BTreeSet<Key> {
         let merged = |blocks: &mut dyn Iterator<Item = IpNet>| Ranges::new(blocks).blocks().to_vec();
-        let Settings { pod_ranges, service_ranges, other_ranges, dns_services: _, dns_addresses: _, domain: _, namespace: _, channel: _ } =
-            &self.settings;
+        let Settings {
+            pod_ranges,
+            service_ranges,
+            other_ranges,
+            dns_services: _,
+            dns_addresses: _,
+            domain: _,
+            namespace: _,
+            channel: _,
+            roots: _,
+            proxy: _,
+        } = &self.settings;
         let nodes = || self.nodes.iter().map(|(_, node)| node);
         let addresses: BTreeSet<IpAddr> = nodes().flat_map(|n| n.addresses.iter().copied()).collect();
         let ranges = ClusterRanges {

@@ -4,14 +4,17 @@
 //! misspelt one would otherwise be a setting that nobody holds. `namespace` is needed; so are, of `guard` where it is there,
 //! its image and its resources. Everything else may be left out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
-use crate::plan::{ChannelFact, GuardSettings};
+use crate::plan::{ChannelFact, GuardSettings, never_a_destination};
+use crate::policy;
 use crate::policy::pod::{CHANNEL_PORT, CHANNEL_SERVICE};
 use crate::scope::{DomainName, ObjectName};
 
@@ -132,12 +135,35 @@ pub struct Guard {
     pub allowed_devices: Vec<String>,
     #[serde(default)]
     pub channel: ControlChannel,
+    #[serde(default)]
+    pub roots: Roots,
+    #[serde(default)]
+    pub proxy: Proxy,
+}
+
+/// Authorities that certificates of upstreams may lead to.
+#[derive(Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Roots {
+    /// Those that every guard carries with it.
+    pub public: bool,
+    /// Others, in PEM.
+    pub certificates: String,
+}
+
+/// A forward proxy, through which guards reach hosts.
+#[derive(Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Proxy {
+    /// Of the proxy itself, as packets bear them; none: hosts are reached themselves.
+    pub addresses: Vec<SocketAddr>,
 }
 
 impl Guard {
     /// What pods are injected with. `trust`: the key that policies are signed with.
     pub fn settings(&self, trust: &str) -> GuardSettings {
-        let Self { image, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices, channel: _ } = self.clone();
+        let Self { image, image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices, channel: _, roots: _, proxy: _ } =
+            self.clone();
         GuardSettings { image, trust: trust.to_owned(), image_pull_policy, cpu_request, memory_request, memory_limit, allowed_devices }
     }
 }
@@ -151,6 +177,17 @@ pub struct ControlChannel {
     pub port: u16,
     /// Where the operator listens, if something lies between.
     pub listen_port: Option<u16>,
+}
+
+/// More are not tried.
+const MOST_PROXIES: usize = 4;
+/// A policy travels in a ConfigMap, beside what the scope says.
+const LARGEST_ROOTS: usize = 128 * 1024;
+
+fn are_certificates(pem: &str) -> bool {
+    let mut found = CertificateDer::pem_slice_iter(pem.as_bytes()).peekable();
+    // Whoever may read ConfigMaps reads it.
+    pem.is_empty() || found.peek().is_some() && found.all(|one| one.is_ok()) && !pem.contains("PRIVATE KEY")
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -210,6 +247,12 @@ impl Default for ControlChannel {
     }
 }
 
+impl Default for Roots {
+    fn default() -> Self {
+        Self { public: true, certificates: String::new() }
+    }
+}
+
 impl Default for Lease {
     fn default() -> Self {
         Self { name: "remit-operator".to_owned(), duration_seconds: 15 }
@@ -235,6 +278,8 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self, Invalid> {
         let config: Self = serde_saphyr::from_str(text).map_err(|e| Invalid::Parse(e.to_string()))?;
+        let roots = |holds: &dyn Fn(&Roots) -> bool| config.guard.as_ref().is_none_or(|guard| holds(&guard.roots));
+        let proxies = || config.guard.iter().flat_map(|guard| &guard.proxy.addresses);
         let checks = [
             ("namespace", !config.namespace.is_empty(), "name the operator's namespace"),
             ("policiesAccount", !config.policies_account.is_empty(), "must not be empty"),
@@ -242,6 +287,22 @@ impl Config {
                 "guard.channel.service",
                 config.channel().is_none_or(|c| c.name(&config.cluster.domain).is_some()),
                 "must be the name of a Service",
+            ),
+            (
+                "guard.roots",
+                roots(&|roots| roots.public || !roots.certificates.is_empty()),
+                "name an authority in certificates, or leave public true",
+            ),
+            (
+                "guard.roots.certificates",
+                roots(&|roots| roots.certificates.len() <= LARGEST_ROOTS && are_certificates(&roots.certificates)),
+                "must be certificates in PEM, at most 128 KiB: all of them lie in each guard's policy",
+            ),
+            ("guard.proxy.addresses", proxies().count() <= MOST_PROXIES, "name at most 4"),
+            (
+                "guard.proxy.addresses",
+                proxies().all(|address| address.port() != 0 && !never_a_destination(address.ip().to_canonical())),
+                "must be addresses with ports that other hosts than the pod's own node reach",
             ),
             ("lease.name", !config.lease.name.is_empty(), "must not be empty"),
             ("lease.durationSeconds", (1..=3600).contains(&config.lease.duration_seconds), "must be from 1 to 3600"),
@@ -276,6 +337,18 @@ impl Config {
     pub fn channel(&self) -> Option<ChannelFact> {
         let ControlChannel { service, port, listen_port: _ } = &self.guard.as_ref()?.channel;
         Some(ChannelFact { service: ObjectName::new(&self.namespace, service), port: *port })
+    }
+
+    /// Whom guards trust, where that is not the public authorities alone.
+    pub fn roots(&self) -> Option<policy::Roots> {
+        let Roots { public, certificates } = &self.guard.as_ref()?.roots;
+        (!public || !certificates.is_empty()).then(|| policy::Roots { public: *public, certificates: certificates.clone() })
+    }
+
+    /// Where guards reach hosts through.
+    pub fn proxy(&self) -> Option<policy::Proxy> {
+        let addresses = &self.guard.as_ref()?.proxy.addresses;
+        (!addresses.is_empty()).then(|| policy::Proxy { addresses: addresses.clone() })
     }
 
     /// DNS Services made of pods.
@@ -353,6 +426,26 @@ mod tests {
         assert_eq!(Config::parse(port), Err(Invalid::Field("guard.channel.port", "must differ from http.port and webhook.port")));
         let service = "namespace: a\nguard: {image: a, cpuRequest: 1m, memoryRequest: 1Mi, memoryLimit: 1Mi, channel: {service: a b}}";
         assert_eq!(Config::parse(service), Err(Invalid::Field("guard.channel.service", "must be the name of a Service")));
+        let guard = |more: &str| {
+            Config::parse(&format!("namespace: a\nguard: {{image: a, cpuRequest: 1m, memoryRequest: 1Mi, memoryLimit: 1Mi, {more}}}"))
+        };
+        for (more, field) in [
+            ("roots: {public: false}", "guard.roots"),
+            ("roots: {certificates: x}", "guard.roots.certificates"),
+            (
+                "roots: {certificates: \"-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n-----BEGIN PRIVATE KEY-----\\nAAAA\\n-----END PRIVATE KEY-----\\n\"}",
+                "guard.roots.certificates",
+            ),
+            ("proxy: {addresses: ['10.0.0.1:0']}", "guard.proxy.addresses"),
+            ("proxy: {addresses: ['127.0.0.1:3128']}", "guard.proxy.addresses"),
+            ("proxy: {addresses: ['[::ffff:169.254.1.1]:3128']}", "guard.proxy.addresses"),
+            ("proxy: {addresses: ['1.1.1.1:1', '1.1.1.1:2', '1.1.1.1:3', '1.1.1.1:4', '1.1.1.1:5']}", "guard.proxy.addresses"),
+        ] {
+            assert!(matches!(guard(more), Err(Invalid::Field(found, _)) if found == field), "{more}: {:?}", guard(more));
+        }
+        assert!(matches!(guard("proxy: {addresses: [proxy.example.com:3128]}"), Err(Invalid::Parse(_))));
+        let config = guard("proxy: {addresses: ['10.0.0.1:3128', '[2001:db8::1]:3128']}").unwrap();
+        assert_eq!((config.proxy().unwrap().addresses.len(), config.roots()), (2, None));
         let zero = Config::parse("namespace: a\nlease: {durationSeconds: 0}");
         assert_eq!(zero, Err(Invalid::Field("lease.durationSeconds", "must be from 1 to 3600")));
     }

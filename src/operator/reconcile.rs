@@ -83,6 +83,8 @@ impl Next {
 pub struct Planned {
     pub objects: Vec<ManagedObject>,
     pub digest: Option<String>,
+    /// What judges each data source.
+    pub sources: Vec<api::SourceStatus>,
     pub refusals: Vec<Refusal>,
 }
 
@@ -164,6 +166,7 @@ impl Reconciler {
             generation: workload.object.metadata.generation,
             created: workload.object.metadata.creation_timestamp.as_ref().map(|time| time.0),
             digest: planned.digest,
+            sources: planned.sources,
             suspended: workload.object.spec.suspend,
             refusals: &planned.refusals,
             failures: &failures,
@@ -322,12 +325,14 @@ pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing
     Some(match standing {
         Standing::Enforce(scope) | Standing::Observe(scope) => {
             let origin = workload.origin();
-            let plan::Plan { scope: _, digest, objects, refusals } =
-                plan::compile(scope, Some(&origin), &gathered.ceilings, &gathered.facts);
-            Planned { objects: signed(objects, keys, gathered, memory)?, digest: Some(digest), refusals }
+            let plan::Plan { scope, digest, objects, refusals } = plan::compile(scope, Some(&origin), &gathered.ceilings, &gathered.facts);
+            let sources = plan::judged_by(&scope);
+            Planned { objects: signed(objects, keys, gathered, memory)?, digest: Some(digest), sources, refusals }
         }
         Standing::Invalid(_) => {
-            let before = workload.object.status.as_ref().and_then(|s| s.scope_digest.clone());
+            let status = workload.object.status.as_ref();
+            let before = status.and_then(|s| s.scope_digest.clone());
+            let sources = status.map(|s| s.sources.clone()).unwrap_or_default();
             // What was last planned and held; of what we know no plan, what is there (never signed: it may be anybody's).
             let live = gathered.live.iter().filter(|(key, _)| key.may_be_of(&gathered.name));
             let mut last: BTreeMap<ObjectKey, ManagedObject> =
@@ -338,15 +343,17 @@ pub fn compile(gathered: &Gathered, workload: &WorkloadFact, standing: &Standing
                 objects =
                     signed(objects.iter().map(|object| deletion::denied(gathered, workload, object)).collect(), keys, gathered, memory)?;
             }
-            Planned { objects, digest: before, refusals: Vec::new() }
+            Planned { objects, digest: before, sources, refusals: Vec::new() }
         }
         // What denies stays, emptied: whoever makes an older one overlap with it must not set its pods free by that.
         Standing::Conflict { older: _ } if workload.object.spec.mode == api::Mode::Enforce => {
             let live = gathered.live.iter().filter(|(key, _)| cluster::apply::denies(key.kind) && key.may_be_of(&gathered.name));
             let objects = live.map(|(_, live)| deletion::denied(gathered, workload, &deletion::planned(&live.object))).collect();
-            Planned { objects: signed(objects, keys, gathered, memory)?, digest: None, refusals: Vec::new() }
+            Planned { objects: signed(objects, keys, gathered, memory)?, digest: None, sources: Vec::new(), refusals: Vec::new() }
         }
-        Standing::NotEnrolled | Standing::Conflict { older: _ } => Planned { objects: Vec::new(), digest: None, refusals: Vec::new() },
+        Standing::NotEnrolled | Standing::Conflict { older: _ } => {
+            Planned { objects: Vec::new(), digest: None, sources: Vec::new(), refusals: Vec::new() }
+        }
     })
 }
 

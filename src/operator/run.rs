@@ -376,6 +376,8 @@ fn settings(config: &Config) -> Settings {
         domain: config.cluster.domain.clone(),
         namespace: config.namespace.clone(),
         channel: config.channel(),
+        roots: config.roots(),
+        proxy: config.proxy(),
     }
 }
 

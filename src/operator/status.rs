@@ -27,6 +27,8 @@ pub struct Outcome<'a> {
     pub standing: Standing<'a>,
     /// Of the scope as it is held, if one is.
     pub digest: Option<String>,
+    /// What judges each of its data sources.
+    pub sources: Vec<api::SourceStatus>,
     pub suspended: bool,
     pub refusals: &'a [Refusal],
     pub failures: &'a [Failure],
@@ -100,6 +102,7 @@ pub fn status(outcome: &Outcome<'_>, current: Option<&AIWorkloadStatus>, now: Ti
     AIWorkloadStatus {
         observed_generation: outcome.generation,
         scope_digest: outcome.digest.clone(),
+        sources: outcome.sources.clone(),
         enforced_since: enforced_since(outcome, current, now),
         pods,
         conditions,
@@ -117,11 +120,12 @@ pub fn with_exception(current: Option<&AIWorkloadStatus>, exception: Option<Cond
 /// Whether the status that is there needs no writing.
 pub fn is_written(wanted: &AIWorkloadStatus, current: Option<&AIWorkloadStatus>) -> bool {
     let Some(current) = current else { return false };
-    let AIWorkloadStatus { observed_generation, scope_digest, enforced_since, pods, conditions } = wanted;
+    let AIWorkloadStatus { observed_generation, scope_digest, enforced_since, pods, sources, conditions } = wanted;
     *observed_generation == current.observed_generation
         && *scope_digest == current.scope_digest
         && *enforced_since == current.enforced_since
         && *pods == current.pods
+        && *sources == current.sources
         && OURS.iter().all(|type_| api::condition(conditions, type_) == api::condition(&current.conditions, type_))
 }
 
@@ -234,6 +238,7 @@ mod tests {
             created: None,
             standing,
             digest: None,
+            sources: vec![],
             suspended: false,
             refusals: &[],
             failures: &[],

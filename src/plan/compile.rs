@@ -239,6 +239,25 @@ mod tests {
         }
     }
 
+    /// Then the outside is closed, and the proxy open for those who declare a host.
+    #[test]
+    fn hosts_behind_a_proxy() {
+        let spec = |sources: &str| scope(&format!("selector: {{matchLabels: {{app: a}}}}\nmode: Enforce\ndataSources: [{sources}]"));
+        let addresses = ["203.0.113.200:3128", "[2001:db8:7::8]:3129", "[::ffff:203.0.113.201]:8080"].map(|a| a.parse().unwrap()).into();
+        let facts = Facts { proxy: Some(crate::policy::Proxy { addresses }), ..facts() };
+        let opened = |sources: &str, facts: &Facts| -> Vec<String> {
+            let plan = compile(&spec(sources), None, &fixture::ceilings(&[WIDE]), facts);
+            allowed(&plan).into_iter().filter(|a| a.contains("ipBlock") && !a.contains("169.254.20.10")).collect()
+        };
+        let host = "{name: help, class: Public, type: Host, access: ReadWrite, host: {name: help.example.com, port: 443}}";
+        let to = |cidr: &str, port: u16| format!(r#"to {{"ipBlock":{{"cidr":"{cidr}"}}}} {{"port":{port},"protocol":"TCP"}}"#);
+        assert_eq!(opened(host, &facts), [to("2001:db8:7::8/128", 3129), to("203.0.113.200/32", 3128), to("203.0.113.201/32", 8080)]);
+        let service =
+            "{name: cache, class: Internal, type: Service, access: ReadWrite, service: {name: cache, port: 6379, protocol: HTTP}}";
+        assert_eq!(opened(service, &facts), [""; 0], "Services are reached themselves");
+        assert!(opened(host, &fixture::facts()).iter().any(|o| o.contains("0.0.0.0/0")), "without one, the outside");
+    }
+
     #[test]
     fn a_selector_too_large_for_a_policy_is_refused() {
         let service = |labels: usize| {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::policy::{Proxy, Roots};
 use crate::scope::{DomainName, ObjectName, Ranges};
 
 /// What is known of the cluster.
@@ -25,6 +26,10 @@ pub struct Facts {
     pub domain: DomainName,
     /// Where guards ask for their policy. None: there are no guards.
     pub channel: Option<ChannelFact>,
+    /// Whom certificates of upstreams must lead to. None: the public authorities.
+    pub roots: Option<Roots>,
+    /// Where hosts are reached through. None: they are reached themselves.
+    pub proxy: Option<Proxy>,
 }
 
 /// The operator's end of the control channel: a Service whose name leads to its pods, and the port on which these listen.

@@ -138,5 +138,7 @@ pub fn facts() -> Facts {
         dns_addresses: vec!["169.254.20.10".parse().unwrap()],
         domain: "cluster.example".parse().unwrap(),
         channel: Some(ChannelFact { service: ObjectName::new("remit-system", "remit-guards"), port: 9445 }),
+        roots: None,
+        proxy: None,
     }
 }

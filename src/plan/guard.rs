@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use super::object::metadata;
 use super::{Facts, ManagedObject, PortTarget, ServiceFact, Transport, network};
 use crate::policy::pod::{POLICY_FILE, generated_name};
-use crate::policy::{Channel, Destination, Document, FORMAT, Mode, Network, Target, WorkloadId};
+use crate::policy::{
+    Channel, Destination, Document, FORMAT, Http, HttpAccess, HttpRule, Inspect, Mode, Network, Scheme, Target, WorkloadId,
+};
 use crate::scope::{self, Ceilings, ObjectName, Scope};
 
 const DNS_PORT: u16 = 53;
@@ -48,10 +50,16 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
     let mut destinations = Vec::new();
     for source in sources {
         let target = match &source.target {
-            scope::Target::Service { service, port } => to_service(scope, service, *port, ceilings, facts),
+            scope::Target::Service { service, port, http } => {
+                let http = http.as_ref().map(|requests| judged(requests, *port));
+                to_service(scope, service, *port, http, ceilings, facts)
+            }
             // The outside cannot be told from a pod: the network layer says so.
             scope::Target::Host { .. } if facts.ranges.pods.is_empty() => None,
-            scope::Target::Host { host, port } => host.parse().ok().map(|name| Target::Host { name, port: *port, http: None }),
+            scope::Target::Host { host, port, http } => {
+                let http = http.as_ref().map(|requests| judged(requests, *port));
+                host.parse().ok().map(|name| Target::Host { name, port: *port, http })
+            }
             scope::Target::Kubernetes(_) => {
                 let addresses = facts.api_server.iter().chain(&facts.api_service).map(|(address, port)| socket(*address, *port));
                 Some(Target::Kubernetes { addresses: addresses.collect() })
@@ -67,11 +75,42 @@ pub fn guard_policy(scope: &Scope, origin: &Origin, ceilings: &Ceilings, facts: 
     Document { suspended: *suspended, ..document(workload, origin, facts, mode, scope.digest(), destinations) }
 }
 
+/// What may be asked, as guards read it.
+fn judged(requests: &scope::Requests, port: u16) -> Http {
+    let scope::Requests { scheme, inspected, write, rules } = requests;
+    Http {
+        scheme: match scheme {
+            scope::Scheme::Http => Scheme::Http,
+            scope::Scheme::Https => Scheme::Https,
+        },
+        inspect: if *inspected { Inspect::Intercept } else { Inspect::BaseUrl },
+        port,
+        access: if *write { HttpAccess::ReadWrite } else { HttpAccess::Read },
+        rules: rules
+            .iter()
+            .map(|scope::RequestRule { methods, paths, upgrades }| HttpRule {
+                methods: methods.clone(),
+                paths: paths.iter().cloned().collect(),
+                upgrades: upgrades.clone(),
+            })
+            .collect(),
+    }
+}
+
 fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, digest: String, destinations: Vec<Destination>) -> Document {
-    let Facts { services: _, endpoints: _, api_server: _, api_service: _, ranges, dns, dns_addresses, domain, channel } = facts;
+    let Facts { services: _, endpoints: _, api_server: _, api_service: _, ranges, dns, dns_addresses, domain, channel, roots, proxy } =
+        facts;
     let dns: BTreeSet<SocketAddr> =
         dns.iter().flat_map(|dns| &dns.addresses).chain(dns_addresses).map(|address| socket(*address, DNS_PORT)).collect();
     let channel = channel.as_ref().and_then(|channel| Some(Channel { name: channel.name(domain)?, port: channel.port }));
+    // Only where they are needed: guards of before read the rest.
+    let begins_tls = |destination: &Destination| match &destination.target {
+        Target::Service { http, .. } | Target::Host { http, .. } => http.as_ref().is_some_and(|http| http.scheme == Scheme::Https),
+        Target::Kubernetes { .. } => false,
+    };
+    let roots = roots.clone().filter(|_| destinations.iter().any(begins_tls));
+    let to_host = |destination: &Destination| matches!(destination.target, Target::Host { .. });
+    let proxy = proxy.clone().filter(|_| destinations.iter().any(to_host));
     let mut document = Document {
         format: FORMAT,
         workload: WorkloadId { namespace: workload.namespace.clone(), name: workload.name.clone(), uid: origin.uid.clone() },
@@ -86,8 +125,8 @@ fn document(workload: &ObjectName, origin: &Origin, facts: &Facts, mode: Mode, d
             dns: dns.into_iter().collect(),
             services: scope::Ranges::new(ranges.pods.iter().chain(&ranges.services).copied()).blocks().to_vec(),
             own: facts.own_ranges().blocks().to_vec(),
-            roots: None,
-            proxy: None,
+            roots,
+            proxy,
         },
         channel,
         destinations,
@@ -108,7 +147,7 @@ fn holding(workload: &ObjectName, document: &Document) -> ManagedObject {
     })
 }
 
-fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceilings, facts: &Facts) -> Option<Target> {
+fn to_service(scope: &Scope, service: &ObjectName, port: u16, http: Option<Http>, ceilings: &Ceilings, facts: &Facts) -> Option<Target> {
     let ServiceFact { selector, ports, external_name, addresses: _ } = facts.services.get(service)?;
     let fact = ports.iter().find(|fact| fact.port == port && fact.transport == Transport::Tcp)?;
     if external_name.is_some() {
@@ -129,7 +168,7 @@ fn to_service(scope: &Scope, service: &ObjectName, port: u16, ceilings: &Ceiling
     }
     all.extend(allowed.iter().map(SocketAddr::port));
     let elsewhere = scope::Ranges::new(allowed.iter().map(|endpoint| IpNet::from(endpoint.ip()))).blocks().to_vec();
-    Some(Target::Service { name: service.name.clone(), namespace: service.namespace.clone(), ports: all, addresses: elsewhere, http: None })
+    Some(Target::Service { name: service.name.clone(), namespace: service.namespace.clone(), ports: all, addresses: elsewhere, http })
 }
 
 fn socket(address: IpAddr, port: u16) -> SocketAddr {
@@ -148,7 +187,7 @@ pub(super) fn passed(map: &ConfigMap) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::plan::fixture::{self, FULL, WIDE};
-    use crate::policy::GuardPolicy;
+    use crate::policy::{GuardPolicy, Proxy, Roots};
 
     fn of(spec: &str, facts: &Facts) -> Document {
         let ceilings = fixture::ceilings(&[WIDE]);
@@ -197,6 +236,50 @@ mod tests {
         let channel = document.channel.clone().expect("there is one");
         assert_eq!((channel.name.as_str(), channel.port), ("remit-guards.remit-system.svc.cluster.example", 9445));
         GuardPolicy::try_from(document).expect("a guard can enforce it");
+    }
+
+    #[test]
+    fn what_it_says_of_http() {
+        let spec = |sources: &str| format!("selector: {{matchLabels: {{app: a}}}}\nmode: Enforce\ndataSources: [{sources}]");
+        let http = "{name: help, class: Public, type: Host, host: {name: help.example.com, port: 8443, protocol: HTTPS, tlsInspection: Enabled, http: [{methods: [POST], paths: [{type: Exact, value: /%73earch}]}, {paths: [{type: PathPrefix, value: /a}], upgrades: [WebSocket]}]}}";
+        let cache = "{name: cache, class: Internal, type: Service, access: ReadWrite, service: {name: cache, port: 6379, protocol: HTTP}}";
+        let document = of(&spec(&format!("{http}, {cache}")), &fixture::facts());
+        assert_eq!(
+            serde_json::to_value(&document.destinations).unwrap(),
+            serde_json::json!([
+                {"source": "cache", "target": {"type": "Service", "name": "cache", "namespace": "support", "ports": [6379, 16379],
+                    "http": {"scheme": "Http", "inspect": "BaseUrl", "port": 6379, "access": "ReadWrite"}}},
+                {"source": "help", "target": {"type": "Host", "name": "help.example.com", "port": 8443, "http": {
+                    "scheme": "Https", "inspect": "Intercept", "port": 8443, "access": "Read", "rules": [
+                        {"paths": [{"type": "PathPrefix", "value": "/a"}], "upgrades": ["websocket"]},
+                        {"methods": ["POST"], "paths": [{"type": "Exact", "value": "/search"}]},
+                    ]}}},
+            ])
+        );
+        assert_eq!((document.format, &document.network.roots, &document.network.proxy), (2, &None, &None));
+        GuardPolicy::try_from(document).expect("a guard can enforce it");
+
+        // What the chart says besides, where it is needed.
+        let roots = Some(Roots { public: false, certificates: "PEM".into() });
+        let proxy = Some(Proxy { addresses: vec!["203.0.113.200:3128".parse().unwrap()] });
+        let facts = Facts { roots: roots.clone(), proxy: proxy.clone(), ..fixture::facts() };
+        let tunnel = "{name: t, class: Public, type: Host, access: ReadWrite, host: {name: t.example.com, port: 443}}";
+        let raw = "{name: cache, class: Internal, type: Service, access: ReadWrite, service: {name: cache, port: 6379, protocol: TCP}}";
+        let secure = cache.replace("HTTP", "HTTPS");
+        for (sources, format, has_roots, has_proxy) in [
+            (http, 2, true, true),
+            (cache, 2, false, false),
+            (secure.as_str(), 2, true, false),
+            (tunnel, 2, false, true),
+            (raw, 1, false, false),
+            ("", 1, false, false),
+        ] {
+            let document = of(&spec(sources), &facts);
+            let expected = (format, roots.clone().filter(|_| has_roots), proxy.clone().filter(|_| has_proxy));
+            assert_eq!((document.format, document.network.roots.clone(), document.network.proxy.clone()), expected, "{sources}");
+            let before = of(&spec(raw), &fixture::facts());
+            assert_eq!(before.format, 1, "guards of before read what says nothing of HTTP");
+        }
     }
 
     #[test]

@@ -4,22 +4,25 @@
 //! environment and ports of others stay. In: a pod at its creation, the guard's settings, the scope that governs it, ids drawn for it. Out:
 //! the pod to be stored, with every field of ours spelled out that the API server would fill in, so that it can be compared later.
 //!
-//! In Observe only the guard is added: identity and security contexts stay as found, so that nothing that ran before stops. Some pods are
-//! left as they are, see `unfit`; [`admit`](super::admit()) says what speaks against them.
+//! In Observe only the guard is added, and the variables that the scope declares: identity and security contexts stay as found, so that nothing
+//! that ran before stops. A variable that a container sets itself stays as it is: what it is set to opens nothing, for the guard judges anyway.
+//! Some pods are left as they are, see `unfit`; [`admit`](super::admit()) says what speaks against them.
 //!
 //! It does not judge. What the types do not know (fields of a newer Kubernetes) cannot be seen here: whoever makes a patch keeps it.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, HTTPGetAction, KeyToPath, Pod, PodSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, Container, EmptyDirVolumeSource, EnvVar, HTTPGetAction, KeyToPath, Pod, PodSpec, Probe,
+    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::policy::WorkloadId;
 use crate::policy::pod::{
-    GUARD_CONTAINER, HEALTH_PORT, IDS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER, TOKEN_AUDIENCE, TOKEN_FILE,
-    TOKEN_SECONDS, generated_name,
+    CA_ARGUMENT, CA_DIRECTORY, CA_VOLUME, GUARD_CONTAINER, HEALTH_PORT, IDS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME,
+    REDIRECT_CONTAINER, TOKEN_AUDIENCE, TOKEN_FILE, TOKEN_SECONDS, TRUST_ARGUMENT, TRUST_BUNDLE, TRUST_CA, TRUST_DIRECTORY, TRUST_JAVA,
+    TRUST_VOLUME, VOLUMES, base_url, generated_name,
 };
 use crate::scope::{Mode, ObjectName, Scope};
 
@@ -61,6 +64,7 @@ pub fn inject(pod: &Pod, injection: &Injection<'_>) -> Pod {
             harden(spec);
         }
         place(spec, injection);
+        tell(spec, injection.scope);
     }
     pod
 }
@@ -144,12 +148,96 @@ fn place(spec: &mut PodSpec, injection: &Injection<'_>) {
     let Injection { settings, scope, workload_uid, uid, gid } = *injection;
     let foreign = |name: &str| name != REDIRECT_CONTAINER && name != GUARD_CONTAINER;
     spec.containers.retain(|c| foreign(&c.name));
-    let mut init = vec![redirect_container(settings, uid, gid), guard_container(settings, &whose(&scope.workload, workload_uid), uid, gid)];
+    let (form, workload) = (Form::of(scope), whose(&scope.workload, workload_uid));
+    let mut init = vec![redirect_container(settings, uid, gid), guard_container(settings, &workload, form, uid, gid)];
     init.extend(spec.init_containers.take().into_iter().flatten().filter(|c| foreign(&c.name)));
     spec.init_containers = Some(init);
-    let mut volumes = vec![policy_volume(&scope.workload.name)];
-    volumes.extend(spec.volumes.take().into_iter().flatten().filter(|v| v.name != POLICY_VOLUME));
+    let mut volumes = guard_volumes(&scope.workload.name, form);
+    volumes.extend(spec.volumes.take().into_iter().flatten().filter(|v| !VOLUMES.contains(&v.name.as_str())));
     spec.volumes = Some(volumes);
+}
+
+/// Variables by which programs find whom to trust, and the file that each is given.
+pub(super) const TRUSTED_BY: [(&str, &str); 8] = [
+    ("SSL_CERT_FILE", TRUST_BUNDLE),
+    ("REQUESTS_CA_BUNDLE", TRUST_BUNDLE),
+    ("CURL_CA_BUNDLE", TRUST_BUNDLE),
+    ("GIT_SSL_CAINFO", TRUST_BUNDLE),
+    ("AWS_CA_BUNDLE", TRUST_BUNDLE),
+    ("PIP_CERT", TRUST_BUNDLE),
+    ("NODE_EXTRA_CA_CERTS", TRUST_CA),
+    ("DENO_CERT", TRUST_CA),
+];
+/// Java takes options in one variable.
+pub(super) const JAVA_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
+const JAVA_TRUST: &str = "-Djavax.net.ssl.trustStore=";
+
+/// The app's containers are told their base URLs, and whom to trust where the guard ends their TLS.
+fn tell(spec: &mut PodSpec, scope: &Scope) {
+    let form = Form::of(scope);
+    let ours = |name: &str| name == REDIRECT_CONTAINER || name == GUARD_CONTAINER;
+    for container in spec.init_containers.iter_mut().flatten().filter(|c| !ours(&c.name)).chain(&mut spec.containers) {
+        let mut told: Vec<(String, String)> = base_urls(scope).map(|(name, url)| (name.to_owned(), url)).collect();
+        if form == Form::Inspecting {
+            let file = |file: &str| format!("{TRUST_DIRECTORY}/{file}");
+            told.extend(TRUSTED_BY.map(|(name, of)| (name.to_owned(), file(of))));
+            let java = format!("{JAVA_TRUST}{}", file(TRUST_JAVA));
+            let set = container.env.iter_mut().flatten().find(|variable| variable.name == JAVA_OPTIONS);
+            match set.map(|variable| (&variable.value_from, &mut variable.value)) {
+                None => told.push((JAVA_OPTIONS.to_owned(), java)),
+                // What comes from elsewhere nobody can add to.
+                Some((Some(_), _)) => {}
+                Some((None, Some(value))) if value.contains(JAVA_TRUST) => {}
+                Some((None, Some(value))) if !value.is_empty() => *value = format!("{value} {java}"),
+                Some((None, value)) => *value = Some(java),
+            }
+            let mounts = container.volume_mounts.get_or_insert_default();
+            mounts.retain(|mount| mount.name != TRUST_VOLUME);
+            mounts.push(mount(TRUST_VOLUME, TRUST_DIRECTORY, true));
+        }
+        told.retain(|(name, _)| container.env.iter().flatten().all(|variable| variable.name != *name));
+        if !told.is_empty() {
+            // First, so that variables of the app can be made from them: `$(HELP_URL)/v1`.
+            let told = told.into_iter().map(|(name, value)| EnvVar { name, value: Some(value), value_from: None });
+            container.env = Some(told.chain(container.env.take().unwrap_or_default()).collect());
+        }
+    }
+}
+
+/// The variables that the scope declares, and their base URLs.
+pub(super) fn base_urls(scope: &Scope) -> impl Iterator<Item = (&str, String)> {
+    scope.sources.iter().flat_map(|source| source.base_url_env.iter().map(|name| (name.as_str(), base_url(&source.name))))
+}
+
+/// What of ours a pod has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    /// The guard ends TLS of the app, and the app trusts it.
+    Inspecting,
+}
+
+impl Form {
+    /// In Observe no app is made to trust anybody.
+    fn of(scope: &Scope) -> Self {
+        if scope.mode == Mode::Enforce && scope.inspects() { Self::Inspecting } else { Self::Plain }
+    }
+
+    /// As the guard in this pod was told.
+    pub(super) fn found(spec: &PodSpec) -> Self {
+        let guard = spec.init_containers.iter().flatten().find(|c| c.name == GUARD_CONTAINER);
+        let mut arguments = guard.into_iter().flat_map(|guard| guard.args.iter().flatten());
+        if arguments.any(|argument| argument.starts_with(TRUST_ARGUMENT)) { Self::Inspecting } else { Self::Plain }
+    }
+}
+
+fn mount(volume: &str, directory: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: directory.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
 }
 
 pub(super) fn redirect_container(settings: &GuardSettings, uid: u32, gid: u32) -> Container {
@@ -163,25 +251,44 @@ pub(super) fn whose(workload: &ObjectName, uid: &str) -> WorkloadId {
 
 pub(super) const WORKLOAD_ARGUMENT: &str = "--workload=";
 
-pub(super) fn guard_container(settings: &GuardSettings, workload: &WorkloadId, uid: u32, gid: u32) -> Container {
-    let arguments = vec!["run".to_owned(), format!("--trust={}", settings.trust), format!("{WORKLOAD_ARGUMENT}{workload}")];
+pub(super) fn guard_container(settings: &GuardSettings, workload: &WorkloadId, form: Form, uid: u32, gid: u32) -> Container {
+    let mut arguments = vec!["run".to_owned(), format!("--trust={}", settings.trust), format!("{WORKLOAD_ARGUMENT}{workload}")];
+    let mut mounts = vec![mount(POLICY_VOLUME, POLICY_DIRECTORY, true)];
+    if form == Form::Inspecting {
+        arguments.extend([format!("{TRUST_ARGUMENT}{TRUST_DIRECTORY}"), format!("{CA_ARGUMENT}{CA_DIRECTORY}")]);
+        mounts.extend([mount(TRUST_VOLUME, TRUST_DIRECTORY, false), mount(CA_VOLUME, CA_DIRECTORY, false)]);
+    }
     Container {
         restart_policy: Some("Always".to_owned()),
         // The app starts when this one succeeds: long enough for a slow node, and asked often, because every pod waits for it.
         startup_probe: Some(probe(1, 120)),
         readiness_probe: Some(probe(5, 3)),
-        volume_mounts: Some(vec![VolumeMount {
-            name: POLICY_VOLUME.to_owned(),
-            mount_path: POLICY_DIRECTORY.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(mounts),
         ..container(GUARD_CONTAINER, arguments, settings, confined((uid, gid), None))
     }
 }
 
+/// All volumes of ours, in their order.
+pub(super) fn guard_volumes(workload: &str, form: Form) -> Vec<Volume> {
+    let in_memory = |name: &str, size: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity(size.to_owned())) }),
+        ..Volume::default()
+    };
+    let mut all = vec![policy_volume(workload)];
+    if form == Form::Inspecting {
+        all.extend([in_memory(TRUST_VOLUME, TRUST_SIZE), in_memory(CA_VOLUME, CA_SIZE)]);
+    }
+    all
+}
+
+/// Three files with some hundred certificates each, and those that take their place. Counted as the guard's memory.
+const TRUST_SIZE: &str = "4Mi";
+/// A key and a certificate.
+const CA_SIZE: &str = "1Mi";
+
 /// The policy of a workload, without which the guard does not start, and the token by which the operator knows the guard.
-pub(super) fn policy_volume(workload: &str) -> Volume {
+fn policy_volume(workload: &str) -> Volume {
     let policy = ConfigMapProjection {
         name: generated_name(workload),
         items: Some(vec![KeyToPath { key: POLICY_FILE.to_owned(), path: POLICY_FILE.to_owned(), mode: None }]),
@@ -267,7 +374,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::admit::fixture::{GID, KUBERNETES, SPEC, UID, any_good_pod, bot, injected, pod, put, scope, token_volume};
+    use crate::plan::admit::fixture::{
+        BASE_URLS, GID, INSPECTED, KUBERNETES, SPEC, UID, any_good_pod, bot, injected, pod, put, scope, token_volume,
+    };
     use crate::plan::fixture;
 
     fn injected_json(value: Value, scope: &Scope) -> Value {
@@ -432,6 +541,131 @@ mod tests {
         }
     }
 
+    fn with(sources: &str) -> Scope {
+        fixture::scope(&format!("{SPEC}{sources}"))
+    }
+
+    /// The first container of an injected pod that has these variables.
+    fn told(env: Value, scope: &Scope) -> Value {
+        let mut object = bot();
+        object["spec"]["containers"][0]["env"] = env;
+        injected_json(object, scope)["spec"]["containers"][0].clone()
+    }
+
+    #[test]
+    fn base_urls_are_told_and_what_is_set_stays() {
+        let scope = with(BASE_URLS);
+        let (help, shop) = (
+            json!({"name": "HELP_URL", "value": "http://127.0.0.1:15474/help"}),
+            json!({"name": "SHOP", "value": "http://127.0.0.1:15474/shop"}),
+        );
+        let (other, own, from) = (
+            json!({"name": "MODE", "value": "x"}),
+            json!({"name": "HELP_URL", "value": "https://help.example.com"}),
+            json!({"name": "SHOP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}),
+        );
+        let made = json!({"name": "API", "value": "$(HELP_URL)/v1"});
+        for (env, expected) in [
+            (json!(null), json!([help, shop])),
+            (json!([other, made]), json!([help, shop, other, made])),
+            (json!([own]), json!([shop, own])),
+            (json!([from, other]), json!([help, from, other])),
+            (json!([own, from]), json!([own, from])),
+        ] {
+            assert_eq!(told(env, &scope)["env"], expected);
+        }
+        let observe = fixture::scope(&format!("{SPEC}{BASE_URLS}").replace("Enforce", "Observe"));
+        assert_eq!(told(json!([]), &observe)["env"], json!([help, shop]), "in Observe as well, so that requests are seen");
+        let mut object = bot();
+        put(&mut object, "/spec/initContainers", json!([{"name": "setup"}]));
+        let spec = injected_json(object, &scope)["spec"].clone();
+        assert_eq!(spec["initContainers"][2]["env"], json!([help, shop]), "init containers of the app");
+        assert!((0..2).all(|i| spec["initContainers"][i].get("env").is_none()), "ours are told nothing");
+    }
+
+    /// The guard writes whom to trust, the app reads it, and the authority's key is the guard's alone.
+    #[test]
+    fn where_tls_is_looked_into() {
+        let scope = with(INSPECTED);
+        let mut object = bot();
+        put(&mut object, "/spec/initContainers", json!([{"name": "setup", "volumeMounts": [{"name": "remit-trust", "mountPath": "/x"}]}]));
+        put(&mut object, "/spec/volumes/-", json!({"name": "remit-ca", "hostPath": {"path": "/"}}));
+        let spec = injected_json(object, &scope)["spec"].clone();
+        let in_memory = |name: &str, size: &str| json!({"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": size}});
+        assert_eq!(spec["volumes"][0]["name"], "remit-policy");
+        assert_eq!(spec["volumes"][1], in_memory("remit-trust", "4Mi"));
+        assert_eq!(spec["volumes"][2], in_memory("remit-ca", "1Mi"));
+        assert_eq!(spec["volumes"].to_string().matches("remit-ca").count(), 1);
+        let guard = &spec["initContainers"][1];
+        assert_eq!(
+            guard["args"],
+            json!([
+                "run",
+                "--trust=remit-policy+00000000+key",
+                "--workload=support/support-bot/uid-1",
+                "--trust-store=/var/run/remit/trust",
+                "--ca=/var/run/remit/ca"
+            ])
+        );
+        assert_eq!(
+            guard["volumeMounts"],
+            json!([
+                {"name": "remit-policy", "mountPath": "/etc/remit/policy", "readOnly": true},
+                {"name": "remit-trust", "mountPath": "/var/run/remit/trust"},
+                {"name": "remit-ca", "mountPath": "/var/run/remit/ca"},
+            ])
+        );
+        let trust = json!({"name": "remit-trust", "mountPath": "/var/run/remit/trust", "readOnly": true});
+        for container in [&spec["initContainers"][2], &spec["containers"][0]] {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            assert_eq!(mounts.iter().filter(|m| m["name"] == "remit-trust").collect::<Vec<_>>(), [&trust]);
+            assert!(mounts.iter().all(|m| m["name"] != "remit-ca" && m["name"] != "remit-policy"));
+            let env = container["env"].as_array().unwrap();
+            let value = |name: &str| env.iter().find(|v| v["name"] == name).map(|v| v["value"].as_str().unwrap().to_owned());
+            for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT"] {
+                assert_eq!(value(name).as_deref(), Some("/var/run/remit/trust/bundle.pem"), "{name}");
+            }
+            for name in ["NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
+                assert_eq!(value(name).as_deref(), Some("/var/run/remit/trust/ca.pem"), "{name}");
+            }
+            assert_eq!(value("JAVA_TOOL_OPTIONS").as_deref(), Some("-Djavax.net.ssl.trustStore=/var/run/remit/trust/truststore.jks"));
+        }
+        let java = "-Djavax.net.ssl.trustStore=/var/run/remit/trust/truststore.jks";
+        for (set, expected) in [
+            (json!({"value": "-Xmx1g"}), json!({"value": format!("-Xmx1g {java}")})),
+            (json!({"value": "-Djavax.net.ssl.trustStore=/mine"}), json!({"value": "-Djavax.net.ssl.trustStore=/mine"})),
+            (json!({"value": ""}), json!({"value": java})),
+            (json!({}), json!({"value": java})),
+            (
+                json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+                json!({"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}),
+            ),
+        ] {
+            let (mut variable, mut expected) = (set.clone(), expected);
+            variable["name"] = json!("JAVA_TOOL_OPTIONS");
+            expected["name"] = json!("JAVA_TOOL_OPTIONS");
+            let env = told(json!([variable, {"name": "SSL_CERT_FILE", "value": "/mine"}]), &scope)["env"].clone();
+            let env = env.as_array().unwrap();
+            assert_eq!(env.iter().filter(|v| v["name"] == "JAVA_TOOL_OPTIONS").collect::<Vec<_>>(), [&expected], "{set}");
+            assert_eq!(
+                env.iter().filter(|v| v["name"] == "SSL_CERT_FILE").collect::<Vec<_>>(),
+                [&json!({"name": "SSL_CERT_FILE", "value": "/mine"})]
+            );
+        }
+        // In Observe nobody is made to trust anybody.
+        let observe = fixture::scope(&format!("{SPEC}{INSPECTED}").replace("Enforce", "Observe"));
+        let observed = injected_json(bot(), &observe).to_string();
+        assert!(!observed.contains("remit-trust") && !observed.contains("SSL_CERT_FILE"), "{observed}");
+    }
+
+    /// What the webhook sets is nothing that a scope may set.
+    #[test]
+    fn variables_that_are_set_here_are_no_base_urls() {
+        for name in TRUSTED_BY.map(|(name, _)| name).into_iter().chain([JAVA_OPTIONS]) {
+            assert!(crate::api::NEVER_A_BASE_URL.contains(&name), "{name}");
+        }
+    }
+
     #[test]
     fn in_observe_only_the_guard_is_added() {
         let observe = fixture::scope(&SPEC.replace("Enforce", "Observe"));
@@ -474,8 +708,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn twice_is_as_once_and_others_stay(original in any_good_pod(), kubernetes in any::<bool>(), observe in any::<bool>()) {
-            let spec = format!("{SPEC}{}", if kubernetes { KUBERNETES } else { "" });
+        fn twice_is_as_once_and_others_stay(original in any_good_pod(), kubernetes in any::<bool>(), http in 0..4usize, observe in any::<bool>()) {
+            let http_of = ["", BASE_URLS, INSPECTED, &format!("{BASE_URLS}{INSPECTED}")][http].to_owned();
+            let spec = format!("{SPEC}{}{http_of}", if kubernetes { KUBERNETES } else { "" });
             let scope = fixture::scope(&if observe { spec.replace("Enforce", "Observe") } else { spec });
             let once = injected(&original, &scope);
             prop_assert_eq!(&injected(&once, &scope), &once);
@@ -484,9 +719,17 @@ mod tests {
             let (before, after) = (original.spec.as_ref().unwrap(), once.spec.as_ref().unwrap());
             let theirs = |spec: &PodSpec| -> Vec<_> {
                 let init = spec.init_containers.iter().flatten().filter(|c| !c.name.starts_with("remit-"));
-                init.chain(&spec.containers).map(|c| (c.name.clone(), c.image.clone(), c.command.clone(), c.args.clone(), c.env.clone(), c.ports.clone())).collect()
+                init.chain(&spec.containers).map(|c| (c.name.clone(), c.image.clone(), c.command.clone(), c.args.clone(), c.ports.clone())).collect()
             };
             prop_assert_eq!(theirs(before), theirs(after));
+            // What they set themselves they keep, in its order, and last.
+            let env = |spec: &PodSpec| -> Vec<Vec<EnvVar>> {
+                let init = spec.init_containers.iter().flatten().filter(|c| !c.name.starts_with("remit-"));
+                init.chain(&spec.containers).map(|c| c.env.clone().unwrap_or_default()).collect()
+            };
+            for (before, after) in env(before).iter().zip(env(after)) {
+                prop_assert!(after.ends_with(before) && (http > 0 || after == *before));
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::object::metadata;
 use super::{ChannelFact, DnsFact, Facts, ManagedObject, PortTarget, Refusal, RefusalReason, ServiceFact, ServicePortFact, Transport};
+use crate::policy::Proxy;
 use crate::policy::pod::{OPERATOR_LABELS, generated_name};
 use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selector, Target};
 
@@ -85,13 +86,13 @@ fn openings(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Ve
     };
     for source in &scope.sources {
         match &source.target {
-            Target::Service { service, port } => {
+            Target::Service { service, port, http: _ } => {
                 names_are_needed = true;
                 if let Err((reason, message)) = open_service(scope, service, *port, ceilings, facts, &mut openings) {
                     refuse(&source.name, "service", reason, message);
                 }
             }
-            Target::Host { host, port } => {
+            Target::Host { host, port, http: _ } => {
                 names_are_needed = true;
                 if facts.ranges.pods.is_empty() {
                     refuse(
@@ -100,6 +101,12 @@ fn openings(scope: &Scope, ceilings: &Ceilings, facts: &Facts, refusals: &mut Ve
                         RefusalReason::ClusterRangesUnknown,
                         format!("{host} cannot be told from a pod: no Node has a podCIDR; give the chart's value cluster.podRanges"),
                     );
+                } else if let Some(Proxy { addresses }) = &facts.proxy {
+                    // The guard asks it for the host; the host itself is nobody's to reach.
+                    for address in addresses {
+                        let peer = Peer::Address(IpNet::from(address.ip().to_canonical()));
+                        openings.entry(peer).or_default().insert((Transport::Tcp, PortTarget::Number(address.port())));
+                    }
                 } else {
                     openings.entry(Peer::Outside).or_default().insert((Transport::Tcp, PortTarget::Number(*port)));
                 }
@@ -258,7 +265,7 @@ pub(super) fn endpoints(
 }
 
 /// Addresses which no EndpointSlice may lead to, whatever a ceiling says: loopback, link-local (metadata), multicast, unspecified.
-fn never_a_destination(address: std::net::IpAddr) -> bool {
+pub fn never_a_destination(address: std::net::IpAddr) -> bool {
     let link_local = match address {
         std::net::IpAddr::V4(a) => a.is_link_local() || a.is_broadcast(),
         std::net::IpAddr::V6(a) => a.is_unicast_link_local(),

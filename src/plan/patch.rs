@@ -9,7 +9,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use crate::policy::pod::{GUARD_CONTAINER, POLICY_VOLUME, REDIRECT_CONTAINER};
+use crate::policy::pod::{GUARD_CONTAINER, REDIRECT_CONTAINER, VOLUMES};
 
 /// The operations, as RFC 6902 has them. (`add` of a member that is there replaces it.)
 pub fn patch(raw_spec: &Value, before: &Pod, after: &Pod) -> Value {
@@ -69,7 +69,7 @@ fn name(item: &Value) -> Option<&str> {
 }
 
 fn is_ours(name: &str) -> bool {
-    [REDIRECT_CONTAINER, GUARD_CONTAINER, POLICY_VOLUME].contains(&name)
+    name == REDIRECT_CONTAINER || name == GUARD_CONTAINER || VOLUMES.contains(&name)
 }
 
 #[cfg(test)]
@@ -175,7 +175,8 @@ mod tests {
     fn what_bears_our_names_keeps_nothing() {
         let mut raw = bot();
         put(&mut raw, "/spec/initContainers/-", json!({"name": "remit-guard", "image": "evil", "futurePower": true}));
-        put(&mut raw, "/spec/volumes/-", serde_json::to_value(crate::plan::inject::policy_volume("support-bot")).unwrap());
+        let ours = crate::plan::inject::guard_volumes("support-bot", crate::plan::inject::Form::Plain);
+        put(&mut raw, "/spec/volumes/-", serde_json::to_value(&ours[0]).unwrap());
         let last = raw["spec"]["volumes"].as_array().unwrap().len() - 1;
         put(&mut raw, &format!("/spec/volumes/{last}/futurePower"), json!(true));
         let after = patched(&raw, &scope());

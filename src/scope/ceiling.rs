@@ -124,10 +124,10 @@ impl Ceilings {
             }
             target => {
                 let refusal: Option<(String, Option<&Ceiling>)> = match target {
-                    Target::Service { service, port } => self
+                    Target::Service { service, port, http: _ } => self
                         .first_refusal(|c| c.allows_service(own, service, *port).is_some(), service.namespace == own)
                         .map(|c| (format!("Service {service} port {port}"), c)),
-                    Target::Host { host, port } => {
+                    Target::Host { host, port, http: _ } => {
                         self.first_refusal(|c| c.allows_host(host, *port), false).map(|c| (format!("host {host} port {port}"), c))
                     }
                     // What pods mount lies in their own namespace; the class is all that a ceiling says of it.

@@ -317,6 +317,17 @@ impl PathPattern {
     }
 }
 
+impl PathPattern {
+    /// Whether every path of the other is one of these.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(path)) => self.matches(path.as_str()),
+            (Self::PathPrefix(_), Self::PathPrefix(prefix)) => self.matches(prefix.as_str()),
+            (Self::Exact(_), Self::PathPrefix(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for PathPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, path) = match self {

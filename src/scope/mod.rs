@@ -8,6 +8,7 @@ mod ceiling;
 mod domain;
 mod http;
 mod permission;
+mod requests;
 mod selector;
 
 pub use address::{AddressBlock, Ranges, RangesError, parse_block};
@@ -17,6 +18,7 @@ pub use http::{
     Authority, AuthorityError, Host, LONGEST_METHOD, Path, PathError, PathPattern, RequestTarget, SAFE_METHODS, is_method, names_a_method,
 };
 pub use permission::{NEVER_GRANTABLE, NeverGrantable, Permission, Verb, never_grantable};
+pub use requests::{RequestRule, Requests, Scheme};
 pub use selector::{Requirement, Selector, SelectorError};
 
 use std::collections::BTreeSet;
@@ -87,6 +89,9 @@ pub struct Source {
     pub name: String,
     pub class: Class,
     pub target: Target,
+    /// Variables of the app's environment that hold its base URL.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub base_url_env: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -99,12 +104,27 @@ pub enum Class {
 /// What a data source leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Target {
-    Service { service: ObjectName, port: u16 },
-    Host { host: String, port: u16 },
+    /// `http`: its requests are judged one by one. None: bytes pass unseen.
+    Service {
+        service: ObjectName,
+        port: u16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http: Option<Requests>,
+    },
+    /// The same; without `http`, TLS passes by its server name.
+    Host {
+        host: String,
+        port: u16,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        http: Option<Requests>,
+    },
     Kubernetes(BTreeSet<Permission>),
     ConfigMap(ObjectName),
     Secret(ObjectName),
-    PersistentVolumeClaim { claim: ObjectName, write: bool },
+    PersistentVolumeClaim {
+        claim: ObjectName,
+        write: bool,
+    },
 }
 
 /// A declared caller.
@@ -121,7 +141,22 @@ pub enum ClientPeer {
     Block { cidr: IpNet, except: Vec<IpNet> },
 }
 
+impl Target {
+    /// What may be asked of it, where it is judged request by request.
+    pub fn requests(&self) -> Option<&Requests> {
+        match self {
+            Self::Service { http, .. } | Self::Host { http, .. } => http.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl Scope {
+    /// Whether the guards end the app's own TLS somewhere, so that the app must trust them.
+    pub fn inspects(&self) -> bool {
+        self.sources.iter().filter_map(|source| source.target.requests()).any(|requests| requests.inspected)
+    }
+
     /// All Kubernetes permissions of all sources.
     pub fn permissions(&self) -> BTreeSet<Permission> {
         let mut all = BTreeSet::new();

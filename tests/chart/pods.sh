@@ -7,6 +7,7 @@ c=remit-chart-c
 image=ghcr.io/remit-dev/remit-guard:$(sed -nE 's/^appVersion: "(.*)"/\1/p' "$chart/Chart.yaml")
 # As src/plan/inject.rs makes it, for the AIWorkload bot (tests/it/generated.rs writes it); its uid is known once it is there.
 guarded=$(sed "s#IMAGE#$image#" "$here/guarded-pod.json")
+inspecting=$(sed "s#IMAGE#$image#" "$here/inspecting-pod.json")
 plain=$(jq 'del(.spec.initContainers, .spec.volumes, .spec.serviceAccount, .spec.serviceAccountName, .spec.automountServiceAccountToken) | .metadata |= {name: "probe", labels: {app: "other"}}' <<<"$guarded")
 
 # judge WHAT NAMESPACE POD < CASES: a case is "NAME | words of the refusal (~: or), or pass | jq filter on POD"
@@ -93,6 +94,7 @@ guarded_pods() {
   # Nobody makes its account here.
   kubectl -n $c create serviceaccount bot >/dev/null
   guarded=$(jq --arg w "$(told bot)" '.spec.initContainers[1].args[2] = $w' <<<"$guarded")
+  inspecting=$(jq --arg w "$(told bot)" '.spec.initContainers[1].args[2] = $w' <<<"$inspecting")
   local l='.metadata.labels ='
   judge "selected" $c "$plain" <<CASES
 free          | pass  | .
@@ -230,7 +232,34 @@ host-network    | shares neither the node~Pod Security | .spec.hostNetwork = tru
 host-processes  | shares neither the node~Pod Security | .spec.hostPID = true
 host-memory     | shares neither the node~Pod Security | .spec.hostIPC = true
 CASES
+  local trust='{name: "remit-trust", mountPath: "/x"}' memory='the volumes remit-trust and remit-ca are memory'
+  judge "guarded, where TLS is looked into" $c "$inspecting" <<CASES
+as-injected     | pass | .
+read-twice      | pass | .spec.containers[0].volumeMounts += [$trust + {readOnly: true}]
+app-writes      | the guard alone writes it | .spec.containers[0].volumeMounts[0].readOnly = false
+app-writes-too  | the guard alone writes it | .spec.containers[0].volumeMounts += [$trust]
+init-writes     | the guard alone writes it | .spec.initContainers += [.spec.containers[0] + {name: "init", volumeMounts: [$trust]}]
+app-has-the-key | remit-ca are the guard.s own | .spec.containers[0].volumeMounts += [{name: "remit-ca", mountPath: "/x", readOnly: true}]
+init-has-it     | remit-ca are the guard.s own | .spec.initContainers += [.spec.containers[0] + {name: "init", volumeMounts: [{name: "remit-ca", mountPath: "/x", readOnly: true}]}]
+elsewhere       | must be a sidecar | $guard.args[3] = "--trust-store=/tmp"
+key-elsewhere   | must be a sidecar | $guard.args[4] = "--ca=/var/run/remit/trust"
+one-of-two      | must be a sidecar | del($guard.args[4])
+more-arguments  | must be a sidecar | $guard.args += ["--x"]
+not-told        | must mount the volume remit-policy~$memory | $guard.args |= .[:3]
+not-mounted     | must mount the volume remit-policy | $guard.volumeMounts |= .[:1]
+mounted-else    | must mount the volume remit-policy | $guard.volumeMounts[2].mountPath = "/var/run/remit/trust/ca"
+exchanged       | must mount the volume remit-policy | $guard.volumeMounts[1].name = "remit-ca" | $guard.volumeMounts[2].name = "remit-trust"
+part-of-it      | must mount the volume remit-policy | $guard.volumeMounts[2].subPath = "x"
+on-disk         | $memory | del(.spec.volumes[2].emptyDir.medium)
+another-kind    | $memory | .spec.volumes[1] = {name: "remit-trust", configMap: {name: "x"}}
+CASES
+  judge "its volumes, where nothing is looked into" $c "$guarded" <<CASES
+trust           | $memory | .spec.volumes += [{name: "remit-trust", emptyDir: {medium: "Memory"}}]
+key             | $memory | .spec.volumes += [{name: "remit-ca", emptyDir: {medium: "Memory"}}]
+CASES
   judge "posing as guarded, not selected" $c "$plain" <<CASES
+by-trust        | $own | .spec.volumes = [{name: "remit-trust", emptyDir: {}}]
+by-key          | $own | .spec.volumes = [{name: "remit-ca", emptyDir: {}}]
 by-volume       | $own | .spec.volumes = [{name: "remit-policy", emptyDir: {}}]
 by-name         | $own | .spec.containers[0].name = "remit-guard"
 by-init-name    | $own | .spec.initContainers = [.spec.containers[0] | .name = "remit-redirect"]
@@ -294,6 +323,10 @@ running_pods() {
   refuses "debugs the guard" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers -p "$(with '{targetContainerName: "remit-guard"}')"
   refuses "mounts what the guard has" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers \
     -p "$(with '{volumeMounts: [{name: "remit-policy", mountPath: "/x"}]}')"
+  refuses "mounts what the app trusts, to write it" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers \
+    -p "$(with '{volumeMounts: [{name: "remit-trust", mountPath: "/x"}]}')"
+  refuses "mounts the key behind it" "$guards" "${change[@]}" opened --subresource=ephemeralcontainers \
+    -p "$(with '{volumeMounts: [{name: "remit-ca", mountPath: "/x", readOnly: true}]}')"
   refuses "debugs with any user where there is an exception" 'must name its user' "${change[@]}" opened --subresource=ephemeralcontainers -p "$(jq -c 'del(.spec.ephemeralContainers[0].securityContext.runAsUser)' <<<"$container")"
   passes "debugs where there is an exception" "${change[@]}" opened --subresource=ephemeralcontainers -p "$container"
   passes "debugs a free pod" "${change[@]}" free --subresource=ephemeralcontainers -p "$container"

@@ -9,8 +9,9 @@ use std::process::Command;
 use remit::api::{BREAK_GLASS_ANNOTATION, FINALIZER, RELEASE_ANNOTATION};
 use remit::plan::{Kind, TEMPLATES};
 use remit::policy::pod::{
-    CHANNEL_PORT, CHANNEL_SERVICE, GUARD_CONTAINER, IDS, OPERATOR_LABELS, POLICY_DIRECTORY, POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER,
-    TOKEN_AUDIENCE, TOKEN_FILE, TOKEN_SECONDS, generated_name,
+    CA_ARGUMENT, CA_DIRECTORY, CA_VOLUME, CHANNEL_PORT, CHANNEL_SERVICE, GUARD_CONTAINER, IDS, OPERATOR_LABELS, POLICY_DIRECTORY,
+    POLICY_FILE, POLICY_VOLUME, REDIRECT_CONTAINER, TOKEN_AUDIENCE, TOKEN_FILE, TOKEN_SECONDS, TRUST_ARGUMENT, TRUST_DIRECTORY,
+    TRUST_VOLUME, generated_name,
 };
 use remit::scope::NEVER_GRANTABLE;
 use serde_json::Value;
@@ -252,6 +253,12 @@ fn the_chart_says_what_the_code_says() {
                 &format!("path.orValue('') == {}", quoted(TOKEN_FILE)),
                 &quoted(TOKEN_AUDIENCE),
                 &format!("expirationSeconds.orValue(0) == {TOKEN_SECONDS})"),
+                &format!("['{TRUST_VOLUME}', '{CA_VOLUME}']"),
+                &format!("args[3] == '{TRUST_ARGUMENT}{TRUST_DIRECTORY}'"),
+                &format!("args[4] == '{CA_ARGUMENT}{CA_DIRECTORY}'"),
+                &format!("mounts[1].name == '{TRUST_VOLUME}' && variables.mounts[1].mountPath == '{TRUST_DIRECTORY}'"),
+                &format!("mounts[2].name == '{CA_VOLUME}' && variables.mounts[2].mountPath == '{CA_DIRECTORY}'"),
+                &format!("m.name in ['{POLICY_VOLUME}', '{CA_VOLUME}']"),
             ],
         ),
         ("remit-guard-tokens", &[&quoted(TOKEN_AUDIENCE)]),

@@ -125,6 +125,8 @@ guard:
   memoryLimit: {{ .Values.guard.resources.memoryLimit | quote }}
   allowedDevices: {{ toJson .Values.guard.allowedDevices }}
   channel: {service: remit-guards, port: {{ .Values.guard.channel.port }}}
+  roots: {public: {{ .Values.guard.roots.public }}, certificates: {{ toJson .Values.guard.roots.certificates }}}
+  proxy: {addresses: {{ toJson .Values.guard.proxy.addresses }}}
 {{- end }}
 
 {{/* Stops the rendering when grantable.rules hold what may never be granted. */}}

@@ -31,7 +31,7 @@
 //! "Established" are answers to connections from outside, and what the guard still sends after it closed a socket (such packets bear
 //! no uid any more). A connection that the app began has been redirected with its first packet.
 
-use crate::policy::pod::HEALTH_PORT;
+use crate::policy::pod::{LISTENS, Transport};
 
 /// What the rules let through: the guard, by both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ pub fn table(exempt: Exempt, tcp_port: u16, dns_port: u16, answering: Answering)
     m.chain("leave", "filter", Hook::Postrouting, LAST, ACCEPT);
     m.chain("arrive", "filter", Hook::Input, 0, ACCEPT);
     m.chain("answers", "filter", Hook::Prerouting, RAW, ACCEPT);
-    early(&mut m, exempt, tcp_port, dns_port, answering);
+    early(&mut m, exempt, dns_port, answering);
     redirect(&mut m, exempt, tcp_port, dns_port);
     deny(&mut m, exempt);
     for loopback in [Messages::loopback_v4, Messages::loopback_v6] {
@@ -181,21 +181,25 @@ pub fn table(exempt: Exempt, tcp_port: u16, dns_port: u16, answering: Answering)
     m
 }
 
-fn early(m: &mut Messages, exempt: Exempt, tcp_port: u16, dns_port: u16, answering: Answering) {
+fn early(m: &mut Messages, exempt: Exempt, dns_port: u16, answering: Answering) {
     neighbour_discovery(m, "early");
     m.rule("early", |m| {
         m.kind_of_source();
         m.differs(&LOCAL.to_ne_bytes());
         m.verdict(DROP);
     });
-    let ports: &[(u8, u16)] = match answering {
-        Answering::Guard => &[(TCP, tcp_port), (TCP, dns_port), (UDP, dns_port), (TCP, HEALTH_PORT)],
+    let ports: &[(Transport, u16)] = match answering {
+        Answering::Guard => &LISTENS,
         Answering::Anybody => &[],
     };
     for (transport, port) in ports {
+        let transport = match transport {
+            Transport::Tcp => TCP,
+            Transport::Udp => UDP,
+        };
         for (key, id) in [(Meta::Uid, exempt.uid), (Meta::Gid, exempt.gid)] {
             m.rule("early", |m| {
-                m.transport(*transport);
+                m.transport(transport);
                 m.header(Header::Transport, 0, 2);
                 m.equals(&port.to_be_bytes());
                 m.meta(key);
@@ -518,6 +522,6 @@ mod tests {
         assert_eq!(at, messages.bytes.len());
         assert_eq!((kinds[0], *kinds.last().unwrap()), (BATCH_BEGIN, BATCH_END));
         assert_eq!(kinds.len() as u32, messages.count + 2);
-        assert_eq!(kinds.iter().filter(|k| **k == SUBSYSTEM | Message::NewRule as u16).count(), 32);
+        assert_eq!(kinds.iter().filter(|k| **k == SUBSYSTEM | Message::NewRule as u16).count(), 34);
     }
 }

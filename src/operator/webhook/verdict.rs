@@ -12,7 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use super::handler::Answer;
 use crate::cluster::{Residents, Selected, Stuck};
 use crate::plan::{
-    Admission, Debugging, FieldError, GuardSettings, Injection, Subject, admit, admit_ours, admit_unscoped, admit_update, ids, inject,
+    Admission, Debugging, FieldError, GuardSettings, Injection, Subject, admit, admit_ours, admit_unscoped, admit_update, advice, ids,
+    inject,
 };
 use crate::policy::pod::{GUARD_CONTAINER, IDS, REDIRECT_CONTAINER};
 use crate::scope::{Mode, Scope, Unscoped};
@@ -61,7 +62,10 @@ impl By<'_> {
         };
         match scope.mode {
             Mode::Enforce => match admit(metadata, spec, subject, &self.admission(&scope)) {
-                errors if errors.is_empty() => Verdict::Held,
+                errors if errors.is_empty() => match said(prefix, advice(spec, &scope)) {
+                    Answer { denials, warnings } if denials.is_empty() && warnings.is_empty() => Verdict::Held,
+                    answer => Verdict::Said(answer),
+                },
                 errors => Verdict::Said(refused(prefix, errors)),
             },
             Mode::Observe => {
@@ -78,7 +82,9 @@ impl By<'_> {
                 };
                 let spec = pod.spec.as_ref().unwrap_or(spec);
                 let errors = admit(metadata, spec, subject, &self.admission(&enforced));
-                Verdict::Said(warned(&enforced, prefix, errors))
+                let mut answer = warned(&enforced, prefix, errors);
+                answer.add(said(prefix, advice(spec, &enforced)));
+                Verdict::Said(answer)
             }
         }
     }
@@ -218,6 +224,11 @@ fn error(path: &str, message: String) -> FieldError {
 
 fn refused(prefix: &str, errors: Vec<FieldError>) -> Answer {
     Answer { denials: errors.iter().map(|error| format!("{prefix}{error}")).collect(), warnings: Vec::new() }
+}
+
+/// What is no offence.
+fn said(prefix: &str, advice: Vec<FieldError>) -> Answer {
+    Answer { denials: Vec::new(), warnings: advice.iter().map(|advice| format!("{prefix}{advice}")).collect() }
 }
 
 fn warned(scope: &Scope, prefix: &str, errors: Vec<FieldError>) -> Answer {

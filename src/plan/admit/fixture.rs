@@ -28,6 +28,13 @@ dataSources:
 pub const KUBERNETES: &str = "
 - {name: orders, class: Internal, type: Kubernetes, kubernetes: {apiGroups: [shop.example.com], resources: [orders]}}";
 
+pub const BASE_URLS: &str = "
+- {name: help, class: Public, type: Host, host: {name: help.example.com, port: 443, protocol: HTTPS, baseURLEnv: [HELP_URL]}}
+- {name: shop, class: Internal, type: Service, service: {name: shop, port: 80, protocol: HTTP, baseURLEnv: [SHOP]}}";
+
+pub const INSPECTED: &str = "
+- {name: search, class: Public, type: Host, host: {name: search.example.com, port: 443, protocol: HTTPS, tlsInspection: Enabled}}";
+
 pub fn settings() -> GuardSettings {
     GuardSettings {
         image: "registry.example.com/remit-guard@sha256:1234".into(),

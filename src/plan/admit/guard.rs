@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeMount};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,17 +10,18 @@ use super::context::{Context, reserved_ids};
 use super::{Judged, Listed, Subject, error, everybody, is_ours, others};
 use crate::plan::FieldError;
 use crate::plan::inject::{
-    GuardSettings, WORKLOAD_ARGUMENT, guard_container, is_token_volume, named_ids, policy_volume, redirect_container, unfit, whose,
+    Form, GuardSettings, WORKLOAD_ARGUMENT, guard_container, guard_volumes, is_token_volume, named_ids, redirect_container, unfit, whose,
 };
 use crate::policy::WorkloadId;
-use crate::policy::pod::{POLICY_VOLUME, REDIRECT_CONTAINER};
+use crate::policy::pod::{POLICY_VOLUME, REDIRECT_CONTAINER, TRUST_VOLUME, VOLUMES};
 
 /// Where the API server mounts an account's token.
 const TOKEN_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 const LEAVE_IT: &str = "leave it out and Remit puts it in";
 
-/// Our two come first, in order, exactly as injected.
+/// Our two come first, in order, exactly as injected. Whether the guard ends the app's TLS, its arguments say: a scope that changed a moment ago
+/// does not refuse the pod, and without its volumes a guard ends none.
 pub(super) fn in_place(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
     let Judged { spec, admission, .. } = judged;
     if absent_from_template(judged) {
@@ -32,7 +33,8 @@ pub(super) fn in_place(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
         return;
     };
     let workload = whose(&admission.scope.workload, admission.workload_uid);
-    let expected = [redirect_container(admission.settings, uid, gid), guard_container(admission.settings, &workload, uid, gid)];
+    let form = Form::found(spec);
+    let expected = [redirect_container(admission.settings, uid, gid), guard_container(admission.settings, &workload, form, uid, gid)];
     let init = spec.init_containers.as_deref().unwrap_or_default();
     for (position, expected) in expected.iter().enumerate() {
         let path = format!("spec.initContainers[name={}]", expected.name);
@@ -68,37 +70,64 @@ pub(super) fn no_other_of_our_names(judged: &Judged<'_>, errors: &mut Vec<FieldE
     }
 }
 
-/// The volume is the policy of the AIWorkload that selects the pod.
-pub(super) fn volume_in_place(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
+/// The volumes are as injected: the policy is that of the AIWorkload that selects the pod.
+pub(super) fn volumes_in_place(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
     if absent_from_template(judged) {
         return;
     }
-    let expected = policy_volume(&judged.admission.scope.workload.name);
-    let found: Vec<_> = judged.spec.volumes.iter().flatten().filter(|v| v.name == POLICY_VOLUME).collect();
-    if found != [&expected] {
-        let path = format!("spec.volumes[name={POLICY_VOLUME}]");
-        errors.push(error(path, format!("is not the policy of AIWorkload `{}`; {LEAVE_IT}", judged.admission.scope.workload.name)));
+    let workload = &judged.admission.scope.workload.name;
+    let expected = guard_volumes(workload, Form::found(judged.spec));
+    for name in VOLUMES {
+        let found: Vec<_> = ours_of(judged.spec).filter(|v| v.name == name).collect();
+        if found != expected.iter().filter(|v| v.name == name).collect::<Vec<_>>() {
+            let path = format!("spec.volumes[name={name}]");
+            let what = if name == POLICY_VOLUME {
+                format!("is not the policy of AIWorkload `{workload}`")
+            } else {
+                "is not as Remit injected it".to_owned()
+            };
+            errors.push(error(path, format!("{what}; {LEAVE_IT}")));
+        }
     }
 }
 
-/// Nobody mounts it but our own (which `in_place` compares).
-pub(super) fn volume_of_the_guard_only(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
-    for container in others(judged.spec) {
-        let mounts = container.container.iter().flat_map(|c| c.volume_mounts.iter().flatten());
-        if mounts.into_iter().any(|m| m.name == POLICY_VOLUME) {
-            let path = format!("{}.volumeMounts[name={POLICY_VOLUME}]", container.path);
-            errors.push(error(path, "is the guard's own volume; take the mount out"));
-        }
+/// Nobody mounts them but our own (which `in_place` compares); what the app is to trust it reads, and never writes.
+pub(super) fn volumes_of_the_guard_only(judged: &Judged<'_>, errors: &mut Vec<FieldError>) {
+    for listed in others(judged.spec) {
+        errors.extend(listed.container.iter().flat_map(|container| taken(&listed.path, container)));
     }
+}
+
+/// What a container of the app takes of ours.
+fn taken<'a>(path: &'a str, container: &'a Container) -> impl Iterator<Item = FieldError> + 'a {
+    let devices = container.volume_devices.iter().flatten().filter(|device| VOLUMES.contains(&device.name.as_str()));
+    let device = move |name: &str| error(format!("{path}.volumeDevices[name={name}]"), "is the guard's own volume; take the device out");
+    let mounts = container.volume_mounts.iter().flatten().filter_map(move |mount| mounted(path, mount));
+    mounts.chain(devices.map(move |found| device(&found.name)))
+}
+
+/// What speaks against a mount in a container of the app.
+pub(super) fn mounted(container: &str, mount: &VolumeMount) -> Option<FieldError> {
+    let path = format!("{container}.volumeMounts[name={}]", mount.name);
+    match mount.name.as_str() {
+        TRUST_VOLUME if mount.read_only == Some(true) => None,
+        TRUST_VOLUME => {
+            Some(error(path, "is what the app trusts, and the guard alone writes it; set readOnly: true, or take the mount out"))
+        }
+        name if VOLUMES.contains(&name) => Some(error(path, "is the guard's own volume; take the mount out")),
+        _ => None,
+    }
+}
+
+fn ours_of(spec: &PodSpec) -> impl Iterator<Item = &Volume> {
+    spec.volumes.iter().flatten().filter(|v| VOLUMES.contains(&v.name.as_str()))
 }
 
 /// In a pod that no AIWorkload selects, our names mean somebody poses as guarded.
 pub(super) fn names_unused(spec: &PodSpec, errors: &mut Vec<FieldError>) {
     const MESSAGE: &str = "is a name of Remit's own, and no AIWorkload selects this pod; choose another";
     errors.extend(everybody(spec).iter().filter(|c| is_ours(c.name)).map(|c| error(&c.path, MESSAGE)));
-    if spec.volumes.iter().flatten().any(|v| v.name == POLICY_VOLUME) {
-        errors.push(error(format!("spec.volumes[name={POLICY_VOLUME}]"), MESSAGE));
-    }
+    errors.extend(ours_of(spec).map(|v| error(format!("spec.volumes[name={}]", v.name), MESSAGE)));
 }
 
 /// The AIWorkload for which this pod was injected. None: it has no guard, or none that nothing in the pod goes round; what was made before its
@@ -111,20 +140,21 @@ pub fn guarded_for(spec: &PodSpec, settings: &GuardSettings) -> Option<WorkloadI
     let (uid, gid) = named_ids(spec)?;
     let [redirect, guard, rest @ ..] = spec.init_containers.as_deref()? else { return None };
     let workload: WorkloadId = guard.args.iter().flatten().find_map(|a| a.strip_prefix(WORKLOAD_ARGUMENT))?.parse().ok()?;
-    let expected = [redirect_container(settings, uid, gid), guard_container(settings, &workload, uid, gid)];
+    let form = Form::found(spec);
+    let expected = [redirect_container(settings, uid, gid), guard_container(settings, &workload, form, uid, gid)];
     let as_injected = [redirect, guard].into_iter().zip(&expected).all(|(found, expected)| {
         let same_image = repository(found.image.as_deref().unwrap_or_default()) == repository(&settings.image);
         let differing = differences(&pinned(expected, spec), &pinned(found, spec));
         same_image && differing.iter().all(|member| FREE.contains(&member.as_str()))
     });
-    let posing =
-        rest.iter().chain(&spec.containers).any(|c| is_ours(&c.name) || c.volume_mounts.iter().flatten().any(|m| m.name == POLICY_VOLUME));
+    let poses = |c: &Container| is_ours(&c.name) || taken("", c).next().is_some();
+    let posing = rest.iter().chain(&spec.containers).any(poses);
     let mut reserved = Vec::new();
     for context in std::iter::once(Context::of_pod(spec)).chain(others(spec).iter().map(Listed::context)) {
         reserved_ids(&context, &mut reserved);
     }
-    let volumes: Vec<_> = spec.volumes.iter().flatten().filter(|v| v.name == POLICY_VOLUME).collect();
-    let held = as_injected && !posing && reserved.is_empty() && volumes == [&policy_volume(&workload.name)] && !unfit(spec);
+    let volumes: Vec<_> = ours_of(spec).cloned().collect();
+    let held = as_injected && !posing && reserved.is_empty() && volumes == guard_volumes(&workload.name, form) && !unfit(spec);
     held.then_some(workload)
 }
 
@@ -135,9 +165,7 @@ fn repository(image: &str) -> &str {
 }
 
 fn absent_from_template(judged: &Judged<'_>) -> bool {
-    judged.subject == Subject::Template
-        && !everybody(judged.spec).iter().any(|c| is_ours(c.name))
-        && !judged.spec.volumes.iter().flatten().any(|v| v.name == POLICY_VOLUME)
+    judged.subject == Subject::Template && !everybody(judged.spec).iter().any(|c| is_ours(c.name)) && ours_of(judged.spec).next().is_none()
 }
 
 /// What must not differ. Left aside is what other parts of Kubernetes write into any container and what opens no way out: resources

@@ -16,8 +16,9 @@
 //!
 //! A field of a Kubernetes newer than the types cannot be seen here.
 //!
-//! `guard` ours are in place; `pod`, `container`, `context` (security contexts of both) and `volume` what others bring; `update` changes.
+//! `advice` is said, and refuses nothing. `guard` ours are in place; `pod`, `container`, `context` (security contexts of both) and `volume` what others bring; `update` changes.
 
+mod advice;
 mod container;
 mod context;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use super::inject::GuardSettings;
 use crate::policy::pod::{GUARD_CONTAINER, REDIRECT_CONTAINER};
 use crate::scope::Scope;
 
+pub use self::advice::advice;
 pub use self::guard::guarded_for;
 pub use self::update::{admit_ours, admit_update};
 
@@ -105,8 +107,8 @@ struct Judged<'a> {
 const POD_RULES: &[fn(&Judged<'_>, &mut Vec<FieldError>)] = &[
     guard::in_place,
     guard::no_other_of_our_names,
-    guard::volume_in_place,
-    guard::volume_of_the_guard_only,
+    guard::volumes_in_place,
+    guard::volumes_of_the_guard_only,
     pod::host_namespaces,
     pod::user_namespace,
     pod::processes,
@@ -194,7 +196,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::fixture::{
-        GID, IMAGE, KUBERNETES, SPEC, UID, WORKLOAD_UID, any_good_pod, bot, example, injected, pod, put, scope, settings, token_volume,
+        BASE_URLS, GID, IMAGE, INSPECTED, KUBERNETES, SPEC, UID, WORKLOAD_UID, any_good_pod, bot, example, injected, pod, put, scope,
+        settings, token_volume,
     };
     use super::*;
     use crate::plan::fixture;
@@ -228,8 +231,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_injected_passes(pod in any_good_pod(), kubernetes in any::<bool>()) {
-            let scope = if kubernetes { fixture::scope(&format!("{SPEC}{KUBERNETES}")) } else { scope() };
+        fn what_was_injected_passes(pod in any_good_pod(), kubernetes in any::<bool>(), http in any::<bool>(), inspected in any::<bool>()) {
+            let more = |holds: bool, more: &'static str| if holds { more } else { "" };
+            let (kubernetes, http, inspected) = (more(kubernetes, KUBERNETES), more(http, BASE_URLS), more(inspected, INSPECTED));
+            let scope = fixture::scope(&format!("{SPEC}{kubernetes}{http}{inspected}"));
             prop_assert_eq!(judge(&injected(&pod, &scope), Subject::Pod, &scope), Vec::<String>::new());
         }
     }
@@ -570,6 +575,122 @@ mod tests {
         }
     }
 
+    /// Whom the app trusts it never writes, and the authority's key it never sees.
+    #[test]
+    fn volumes_of_a_guard_that_looks_into_tls() {
+        let scope = fixture::scope(&format!("{SPEC}{INSPECTED}"));
+        let stored = || serde_json::to_value(injected(&pod(bot()), &scope)).unwrap();
+        let trust = |more: Value| {
+            let mut mount = json!({"name": "remit-trust", "mountPath": "/x"});
+            mount.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            mount
+        };
+        let (bot_mounts, ca) = ("/spec/containers/0/volumeMounts/-", json!({"name": "remit-ca", "mountPath": "/x", "readOnly": true}));
+        let container = |mount: Value| json!({"name": "setup", "image": IMAGE, "volumeMounts": [mount], "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}});
+        assert_eq!(judge(&pod(stored()), Subject::Pod, &scope), Vec::<String>::new());
+        let last = stored()["spec"]["containers"][0]["volumeMounts"].as_array().unwrap().len() - 1;
+        let injected_mount = format!("/spec/containers/0/volumeMounts/{last}/readOnly");
+        let cases: Vec<(&str, Value, &str, &str)> = vec![
+            (&injected_mount, json!(false), "spec.containers[name=bot].volumeMounts[name=remit-trust]", "readOnly: true"),
+            (&injected_mount, Value::Null, "spec.containers[name=bot].volumeMounts[name=remit-trust]", "the guard alone writes it"),
+            (bot_mounts, trust(json!({})), "spec.containers[name=bot].volumeMounts[name=remit-trust]", "readOnly: true"),
+            (bot_mounts, trust(json!({"subPath": "ca.pem"})), "spec.containers[name=bot].volumeMounts[name=remit-trust]", "readOnly: true"),
+            (bot_mounts, ca.clone(), "spec.containers[name=bot].volumeMounts[name=remit-ca]", "the guard's own volume"),
+            ("/spec/initContainers/-", container(ca), "spec.initContainers[name=setup].volumeMounts[name=remit-ca]", "the guard's own"),
+            (
+                "/spec/initContainers/-",
+                container(trust(json!({}))),
+                "spec.initContainers[name=setup].volumeMounts[name=remit-trust]",
+                "readOnly",
+            ),
+            (
+                "/spec/containers/0/volumeDevices",
+                json!([{"name": "remit-ca", "devicePath": "/dev/x"}]),
+                "spec.containers[name=bot].volumeDevices[name=remit-ca]",
+                "the guard's own",
+            ),
+            (
+                "/spec/volumes/1",
+                json!({"name": "remit-trust", "configMap": {"name": "support-prompts"}}),
+                "spec.volumes[name=remit-trust]",
+                "not as Remit injected it",
+            ),
+            (
+                "/spec/volumes/2",
+                json!({"name": "remit-ca", "persistentVolumeClaim": {"claimName": "support-store"}}),
+                "spec.volumes[name=remit-ca]",
+                "not as Remit injected it",
+            ),
+            ("/spec/volumes/2/emptyDir", json!({}), "spec.volumes[name=remit-ca]", "not as Remit injected it"),
+            (
+                "/spec/initContainers/1/args/3",
+                json!("--trust-store=/tmp"),
+                "spec.initContainers[name=remit-guard].args",
+                "not as Remit injected it",
+            ),
+            (
+                "/spec/initContainers/1/args/4",
+                json!("--ca=/var/run/remit/trust"),
+                "spec.initContainers[name=remit-guard].args",
+                "not as Remit injected it",
+            ),
+            (
+                "/spec/initContainers/1/volumeMounts/2/mountPath",
+                json!("/x"),
+                "spec.initContainers[name=remit-guard].volumeMounts",
+                "not as Remit injected it",
+            ),
+            // Without the arguments the volumes are nobody's.
+            (
+                "/spec/initContainers/1/args",
+                json!(["run", "--trust=remit-policy+00000000+key", "--workload=support/support-bot/uid-1"]),
+                "spec.volumes[name=remit-ca]",
+                "not as Remit injected it",
+            ),
+        ];
+        for (at, value, path, words) in cases {
+            let mut object = stored();
+            put(&mut object, at, value.clone());
+            expect(&judge(&pod(object.clone()), Subject::Pod, &scope), path, words, &format!("{at} {value}"));
+            assert_eq!(guarded_for(pod(object).spec.as_ref().unwrap(), &settings()), None, "{at} {value}: no guard of ours");
+        }
+        let mut object = stored();
+        put(&mut object, bot_mounts, trust(json!({"readOnly": true})));
+        put(&mut object, "/spec/initContainers/-", container(trust(json!({"readOnly": true}))));
+        assert_eq!(judge(&pod(object.clone()), Subject::Pod, &scope), Vec::<String>::new(), "reading it is free");
+        assert!(guarded_for(pod(object).spec.as_ref().unwrap(), &settings()).is_some());
+        // The other form passes as well, whole: the scope may have changed a moment ago.
+        let plain = super::fixture::scope();
+        assert_eq!(judge(&pod(stored()), Subject::Pod, &plain), Vec::<String>::new());
+        assert_eq!(judge(&injected(&pod(bot()), &plain), Subject::Pod, &scope), Vec::<String>::new());
+        // Where nothing is looked into, the names are Remit's all the same.
+        for name in ["remit-trust", "remit-ca"] {
+            let mut object = serde_json::to_value(injected(&pod(bot()), &plain)).unwrap();
+            put(&mut object, "/spec/volumes/-", json!({"name": name, "emptyDir": {"medium": "Memory"}}));
+            expect(&judge(&pod(object), Subject::Pod, &plain), &format!("spec.volumes[name={name}]"), "not as Remit injected it", name);
+        }
+    }
+
+    #[test]
+    fn variables_that_the_pod_sets_are_only_spoken_of() {
+        let scope = fixture::scope(&format!("{SPEC}{BASE_URLS}"));
+        for (variable, said) in [
+            (json!({"name": "HELP_URL", "value": "https://help.example.com"}), true),
+            (json!({"name": "HELP_URL", "value": ""}), true),
+            (json!({"name": "HELP_URL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}), true),
+            (json!({"name": "HELP_URL", "value": "http://127.0.0.1:15474/help/v1"}), false),
+            (json!({"name": "OTHER", "value": "https://help.example.com"}), false),
+        ] {
+            let mut object = bot();
+            put(&mut object, "/spec/containers/0/env/-", variable.clone());
+            let pod = injected(&pod(object), &scope);
+            assert_eq!(judge(&pod, Subject::Pod, &scope), Vec::<String>::new());
+            let words: Vec<String> = advice(pod.spec.as_ref().unwrap(), &scope).iter().map(ToString::to_string).collect();
+            let expected = "spec.containers[name=bot].env[name=HELP_URL]: stays as the pod sets it, though AIWorkload `support-bot` declares it for the base URL http://127.0.0.1:15474/help; leave it out and Remit sets it";
+            assert_eq!(words, if said { vec![expected] } else { vec![] }, "{variable}");
+        }
+    }
+
     /// A template need not hold ours; if it holds any, then all and as they are.
     #[test]
     fn ours_in_a_template() {
@@ -791,6 +912,8 @@ mod tests {
             ("/spec/initContainers", json!([{"name": "remit-redirect"}]), "spec.initContainers[name=remit-redirect]", "no AIWorkload"),
             ("/spec/containers/0/name", json!("remit-guard"), "spec.containers[name=remit-guard]", "choose another"),
             ("/spec/volumes/0/name", json!("remit-policy"), "spec.volumes[name=remit-policy]", "choose another"),
+            ("/spec/volumes/0/name", json!("remit-trust"), "spec.volumes[name=remit-trust]", "choose another"),
+            ("/spec/volumes/0/name", json!("remit-ca"), "spec.volumes[name=remit-ca]", "choose another"),
         ];
         for (at, value, path, words) in cases {
             let mut object = bot();

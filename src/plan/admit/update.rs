@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::guard::{differences, pinned};
+use super::guard::{differences, mounted, pinned};
 use super::pod::added_annotations;
 use super::volume::mounted_claims;
 use super::{Admission, CONTAINER_RULES, CONTEXT_RULES, Debugging, Judged, Listed, Subject, admit_unscoped, error, is_ours};
 use crate::plan::FieldError;
-use crate::policy::pod::POLICY_VOLUME;
 
 /// What speaks against a change of a pod. `admission` is of the AIWorkload that selects the pod before or after; None if none does.
 ///
@@ -90,10 +89,7 @@ fn debugged(pod: &Pod, before: &PodSpec, after: &PodSpec, admission: &Admission<
         if container.target_container_name.as_deref().is_some_and(is_ours) {
             errors.push(error(format!("{path}.targetContainerName"), "would see the guard's processes; name a container of the app"));
         }
-        if container.volume_mounts.iter().flatten().any(|m| m.name == POLICY_VOLUME) {
-            let message = "is the guard's own volume; take the mount out";
-            errors.push(error(format!("{path}.volumeMounts[name={POLICY_VOLUME}]"), message));
-        }
+        errors.extend(container.volume_mounts.iter().flatten().filter_map(|mount| mounted(&path, mount)));
         mounted_claims(&judged, &path, container, errors);
         let from = container.env.iter().flatten().any(|e| e.value_from.is_some()) || container.env_from.iter().flatten().next().is_some();
         if from {
@@ -284,6 +280,9 @@ mod tests {
             (with("/securityContext/capabilities", Value::Null), "drop [ALL]"),
             (with("/targetContainerName", json!("remit-guard")), "would see the guard's processes"),
             (with("/volumeMounts", json!([{"name": "remit-policy", "mountPath": "/x"}])), "the guard's own volume"),
+            (with("/volumeMounts", json!([{"name": "remit-ca", "mountPath": "/x", "readOnly": true}])), "the guard's own volume"),
+            (with("/volumeMounts", json!([{"name": "remit-trust", "mountPath": "/x"}])), "set readOnly: true"),
+            (with("/volumeMounts", json!([{"name": "remit-trust", "mountPath": "/x", "readOnly": true}])), ""),
             (with("/env", json!([{"name": "K", "valueFrom": {"secretKeyRef": {"name": "other", "key": "k"}}}])), "give values only"),
             (mount("files", false), "volumeMounts[name=files]: claim `support-files` is declared to be read only"),
             (mount("files", true), ""),

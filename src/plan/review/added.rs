@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::api::AIWorkload;
 use crate::plan::validate;
-use crate::scope::{Permission, Scope, Source, Target};
+use crate::scope::{Permission, Requests, Scope, Source, Target};
 
 /// The old scope, if what it declares counts as declared: it was valid, and neither its account nor its pods are others now. None:
 /// everything is added.
@@ -44,6 +44,13 @@ pub(super) fn added(old: Option<&Scope>, new: &Scope, class_matters: bool) -> Ve
                         before.any(|t| matches!(t, Target::PersistentVolumeClaim { claim: c, write: w } if c == claim && (*w || !write)));
                     (!covered).then(|| source.target.clone())
                 }
+                // What lets everything pass there, or rules that together allow every request of these.
+                Target::Service { http: Some(requests), .. } | Target::Host { http: Some(requests), .. } => {
+                    let there: Vec<Option<&Requests>> = before.filter(|t| is_same_place(t, &source.target)).map(Target::requests).collect();
+                    let held: Option<Vec<&Requests>> = there.into_iter().collect();
+                    let covered = held.is_none_or(|held| requests.is_within(&held));
+                    (!covered).then(|| source.target.clone())
+                }
                 target => (!before.any(|t| t == target)).then(|| target.clone()),
             };
             target.map(|target| Source { target, ..source.clone() })
@@ -51,11 +58,19 @@ pub(super) fn added(old: Option<&Scope>, new: &Scope, class_matters: bool) -> Ve
         .collect()
 }
 
+fn is_same_place(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (Target::Service { service, port, .. }, Target::Service { service: s, port: p, .. }) => service == s && port == p,
+        (Target::Host { host, port, .. }, Target::Host { host: h, port: p, .. }) => host == h && port == p,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use crate::plan::review::fixture::{OPEN, ceilings, host, judge, kubernetes, merge, object, of, workload};
+    use crate::plan::review::fixture::{OPEN, ceilings, host, judge, kubernetes, merge, object, of, service, workload};
     use crate::plan::review::{Author, Change};
     use crate::scope::Ceilings;
 
@@ -91,6 +106,64 @@ mod tests {
             let new = of(sources);
             let review = judge(Change::Update { old: &old, new: &new }, Author::Person, &narrow);
             assert_eq!((review.checks.len(), review.refusals.len()), (questions, refusals), "{what}: {review:?}");
+        }
+    }
+
+    /// What may be asked of a destination is added like any permission. (A Service of another namespace, because that is asked of the author.)
+    #[test]
+    fn wider_rules_are_added() {
+        let open = ceilings(&[("open", OPEN)]);
+        let source = |access: &str, more: serde_json::Value| {
+            let mut source = service("o", Some("shop"), "orders");
+            source["access"] = json!(access);
+            merge(&mut source["service"], more);
+            source
+        };
+        let http = |rules: serde_json::Value| json!({"protocol": "HTTP", "http": rules});
+        let prefix = |path: &str| json!([{"type": "PathPrefix", "value": path}]);
+        let articles = || http(json!([{"methods": ["GET"], "paths": prefix("/articles")}]));
+        let (read, write) = ("Read", "ReadWrite");
+        let cases = [
+            ("the same", (read, articles()), (read, articles()), false),
+            ("Read to ReadWrite, the same methods", (read, articles()), (write, articles()), false),
+            ("Read to ReadWrite", (read, http(json!([]))), (write, http(json!([]))), true),
+            ("ReadWrite to Read", (write, http(json!([]))), (read, http(json!([]))), false),
+            ("a method", (write, articles()), (write, http(json!([{"methods": ["GET", "PUT"], "paths": prefix("/articles")}]))), true),
+            ("a path", (read, articles()), (read, http(json!([{"methods": ["GET"], "paths": prefix("/")}]))), true),
+            ("a path below", (read, articles()), (read, http(json!([{"methods": ["GET"], "paths": prefix("/articles/1")}]))), false),
+            ("no rules any more", (read, articles()), (read, http(json!([]))), true),
+            ("an upgrade", (read, articles()), (read, http(json!([{"paths": prefix("/articles"), "upgrades": ["WebSocket"]}]))), true),
+            ("TCP instead", (write, http(json!([]))), (write, json!({"protocol": "TCP"})), true),
+            ("instead of TCP", (write, json!({"protocol": "TCP"})), (write, http(json!([]))), false),
+            ("in the clear", (read, json!({"protocol": "HTTPS"})), (read, json!({"protocol": "HTTP"})), true),
+            ("inspected", (read, json!({"protocol": "HTTPS"})), (read, json!({"protocol": "HTTPS", "tlsInspection": "Enabled"})), false),
+            (
+                "a variable",
+                (read, articles()),
+                (read, {
+                    let mut more = articles();
+                    more["baseURLEnv"] = json!(["ORDERS"]);
+                    more
+                }),
+                false,
+            ),
+        ];
+        for (what, before, after, added) in cases {
+            let (old, new) = (of(json!([source(before.0, before.1)])), of(json!([source(after.0, after.1)])));
+            let review = judge(Change::Update { old: &old, new: &new }, Author::Person, &open);
+            assert_eq!((review.checks.len(), review.refusals.len()), (usize::from(added), 0), "{what}: {review:?}");
+        }
+        // A tunnel where requests were judged, above the ceiling by now.
+        let tight = ceilings(&[("tight", "classes: [Restricted]")]);
+        let of_host = |protocol: &str| {
+            let mut source = host("h", "help.example.com");
+            source["host"]["protocol"] = json!(protocol);
+            of(json!([source]))
+        };
+        for (before, after, refusals) in [("HTTPS", "TLS", 1), ("TLS", "HTTPS", 0)] {
+            let (old, new) = (of_host(before), of_host(after));
+            let review = judge(Change::Update { old: &old, new: &new }, Author::Person, &tight);
+            assert_eq!(review.refusals.len(), refusals, "{before} to {after}: {review:?}");
         }
     }
 

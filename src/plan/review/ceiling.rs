@@ -17,7 +17,7 @@ impl Review {
         let path = field(source);
         if ceilings.0.is_empty() {
             let without_ceiling = match (&source.target, author) {
-                (Target::Service { service, port: _ }, _) => service.namespace == *namespace,
+                (Target::Service { service, .. }, _) => service.namespace == *namespace,
                 (_, Author::Applier) => false,
                 _ => {
                     let (_, excesses) = ceilings.narrow(&Scope { sources: vec![source.clone()], ..scope.clone() });

@@ -39,7 +39,7 @@ fn held(own: &str, source: &Source) -> Vec<Check> {
     let path = field(source);
     let questions = match &source.target {
         Target::Kubernetes(permissions) => permissions.iter().map(Question::of).collect(),
-        Target::Service { service, port: _ } if service.namespace != own => vec![Question::get("services", service)],
+        Target::Service { service, .. } if service.namespace != own => vec![Question::get("services", service)],
         Target::Service { .. } | Target::Host { .. } => Vec::new(),
         Target::ConfigMap(object) => vec![Question::get("configmaps", object)],
         Target::Secret(object) => vec![Question::get("secrets", object)],

@@ -10,8 +10,8 @@ use crate::scope::{Permission, Source, Target, Verb};
 
 pub(super) fn describe(target: &Target) -> String {
     match target {
-        Target::Service { service, port } => format!("Service {service} port {port}"),
-        Target::Host { host, port } => format!("host {host} port {port}"),
+        Target::Service { service, port, http: _ } => format!("Service {service} port {port}"),
+        Target::Host { host, port, http: _ } => format!("host {host} port {port}"),
         Target::ConfigMap(object) => format!("ConfigMap {object}"),
         Target::Secret(object) => format!("Secret {object}"),
         Target::PersistentVolumeClaim { claim, write: _ } => format!("PersistentVolumeClaim {claim}"),
@@ -42,10 +42,10 @@ pub(super) fn remedy(own: &str, source: &Source, with_class: bool) -> String {
     let name = &source.name;
     let namespace = |namespace: &str| if namespace == own { String::new() } else { format!(" namespace: {namespace},") };
     let allow = match &source.target {
-        Target::Service { service, port } => {
+        Target::Service { service, port, http: _ } => {
             Some(format!("services: [{{name: {name},{} services: [{}], ports: [{port}]}}]", namespace(&service.namespace), service.name))
         }
-        Target::Host { host, port } => Some(format!("hosts: [{{name: {name}, host: {host}, ports: [{port}]}}]")),
+        Target::Host { host, port, http: _ } => Some(format!("hosts: [{{name: {name}, host: {host}, ports: [{port}]}}]")),
         Target::Kubernetes(permissions) => {
             let set = |f: fn(&Permission) -> &str| -> BTreeSet<&str> { permissions.iter().map(f).collect() };
             let groups = set(|p| if p.group.is_empty() { "\"\"" } else { &p.group });

@@ -6,7 +6,7 @@
 //! The schema's own rules are repeated here where a wrong value could reach a plan (offline rendering has no API server, and an
 //! object may have been stored under an older schema).
 //!
-//! `workload` → `source` (→ `permissions`) and `client`; `ceiling`; all of them read single values by `field`.
+//! `workload` → `source` (→ `permissions`, `requests`) and `client`; `ceiling`; all of them read single values by `field`.
 
 mod ceiling;
 mod client;
@@ -14,6 +14,7 @@ mod field;
 #[cfg(test)]
 mod fixture;
 mod permissions;
+mod requests;
 mod source;
 mod workload;
 

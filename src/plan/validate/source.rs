@@ -3,11 +3,14 @@
 //! Promise: exactly the member that its type names; access that says what is really possible; without a class, the strictest one. In: a
 //! source of a spec and the AIWorkload's name. Out: a [`Source`], or errors under the source's path.
 
+use std::collections::BTreeSet;
+
 use super::Errors;
 use super::field::{class, is_host, is_label, is_subdomain, port};
 use super::permissions::permissions;
+use super::requests::{Declared, requests};
 use crate::api;
-use crate::scope::{Class, ObjectName, Source, Target};
+use crate::scope::{Class, ObjectName, Scheme, Source, Target};
 
 pub(super) fn source(path: &str, workload: &ObjectName, source: &api::DataSource, errors: &mut Errors) -> Option<Source> {
     let api::DataSource { name, class, type_, access, service, host, kubernetes, config_map, secret, persistent_volume_claim } = source;
@@ -26,18 +29,24 @@ pub(super) fn source(path: &str, workload: &ObjectName, source: &api::DataSource
             errors.push(format!("{path}.{member}"), format!("set it exactly when type is {kind:?}; type is {type_:?}"));
         }
     }
-    let raw = |errors: &mut Errors| {
-        if !write {
+    let raw = |scheme: Option<Scheme>, errors: &mut Errors| {
+        if !write && scheme.is_none() {
             errors.push(
                 format!("{path}.access"),
                 "nothing can hold a raw TCP connection to Read; declare access: ReadWrite, so that nobody believes it is read-only",
             );
         }
     };
+    let mut variables = BTreeSet::new();
     let target = match type_ {
         api::DataSourceType::Service => {
-            let api::ServiceSource { name, namespace, port, protocol: api::Protocol::TCP } = service.as_ref()?;
-            raw(errors);
+            let api::ServiceSource { name, namespace, port, protocol, http, tls_inspection, base_url_env } = service.as_ref()?;
+            let scheme = match protocol {
+                api::Protocol::TCP => None,
+                api::Protocol::HTTP => Some(Scheme::Http),
+                api::Protocol::HTTPS => Some(Scheme::Https),
+            };
+            raw(scheme, errors);
             let namespace = namespace.clone().unwrap_or_else(|| workload.namespace.clone());
             if !is_label(name, 63) {
                 errors.push(format!("{path}.service.name"), "is not a valid name of a Service");
@@ -45,18 +54,30 @@ pub(super) fn source(path: &str, workload: &ObjectName, source: &api::DataSource
             if !is_label(&namespace, 63) {
                 errors.push(format!("{path}.service.namespace"), "is not a valid name of a namespace");
             }
-            Target::Service { service: ObjectName::new(namespace, name), port: self::port(&format!("{path}.service.port"), *port, errors)? }
+            let declared = Declared { scheme, write, http, tls_inspection: *tls_inspection, base_url_env };
+            let (http, names) = requests(&format!("{path}.service"), &declared, errors);
+            variables = names;
+            let port = self::port(&format!("{path}.service.port"), *port, errors)?;
+            Target::Service { service: ObjectName::new(namespace, name), port, http }
         }
         api::DataSourceType::Host => {
-            let api::HostSource { name, port } = host.as_ref()?;
-            raw(errors);
+            let api::HostSource { name, port, protocol, http, tls_inspection, base_url_env } = host.as_ref()?;
+            let scheme = match protocol {
+                api::HostProtocol::TLS => None,
+                api::HostProtocol::HTTP => Some(Scheme::Http),
+                api::HostProtocol::HTTPS => Some(Scheme::Https),
+            };
+            raw(scheme, errors);
             let host = name.to_ascii_lowercase();
             if !is_host(&host) {
                 errors.push(format!("{path}.host.name"), "is not a full DNS name; addresses and wildcards cannot be declared");
             } else if is_cluster_name(&host) {
                 errors.push(format!("{path}.host.name"), "is a name of the cluster or of a private network; declare a source of type Service (one without selector can lead to a private address)");
             }
-            Target::Host { host, port: self::port(&format!("{path}.host.port"), *port, errors)? }
+            let declared = Declared { scheme, write, http, tls_inspection: *tls_inspection, base_url_env };
+            let (http, names) = requests(&format!("{path}.host"), &declared, errors);
+            variables = names;
+            Target::Host { host, port: self::port(&format!("{path}.host.port"), *port, errors)?, http }
         }
         api::DataSourceType::Kubernetes => {
             let permissions = permissions(path, workload, kubernetes.as_ref()?, write, errors);
@@ -76,7 +97,7 @@ pub(super) fn source(path: &str, workload: &ObjectName, source: &api::DataSource
     {
         errors.push(path, format!("`{}` is not a valid name", object.name));
     }
-    Some(Source { name: name.clone(), class: class.map_or(Class::Restricted, self::class), target })
+    Some(Source { name: name.clone(), class: class.map_or(Class::Restricted, self::class), target, base_url_env: variables })
 }
 
 /// Names which lead into the cluster or a private network, whatever the cluster's domain is called.

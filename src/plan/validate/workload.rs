@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::client::client;
 use super::field::{is_label, is_subdomain, selector};
 use super::permissions::permissions_named;
+use super::requests::{is_too_much, together};
 use super::source::source;
 use super::{Errors, FieldError};
 use crate::api::{self, AIWorkload};
@@ -26,6 +27,10 @@ pub fn validate(workload: &AIWorkload) -> Result<Scope, Vec<FieldError>> {
             "dataSources",
             format!("names more than {MOST_PERMISSIONS} Kubernetes permissions; declare fewer groups, resources and names"),
         );
+        return Err(errors.0);
+    }
+    if let Some(message) = is_too_much(&workload.spec) {
+        errors.push("dataSources", message);
         return Err(errors.0);
     }
     let name = ObjectName::new(workload.metadata.namespace.clone().unwrap_or_default(), workload.metadata.name.clone().unwrap_or_default());
@@ -76,6 +81,7 @@ pub fn validate(workload: &AIWorkload) -> Result<Scope, Vec<FieldError>> {
         clients.extend(self::client(&path, &name.namespace, client, &mut errors));
     }
     sources.sort_by(|a, b| a.name.cmp(&b.name));
+    together(&sources, &mut errors);
     clients.sort_by(|a, b| a.name.cmp(&b.name));
     let mode = match mode {
         api::Mode::Observe => Mode::Observe,
