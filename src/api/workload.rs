@@ -153,8 +153,8 @@ pub struct Identity {
     validation = Rule::new("(self.type == 'PersistentVolumeClaim') == has(self.persistentVolumeClaim)").message("persistentVolumeClaim: set it exactly when type is PersistentVolumeClaim"),
     validation = Rule::new("self.access == 'ReadWrite' || !((has(self.service) && self.service.protocol == 'TCP') || (has(self.host) && self.host.protocol == 'TLS'))").message("access: nothing can hold a raw TCP connection to Read; declare access: ReadWrite, so that nobody believes it is read-only"),
     validation = Rule::new("!(self.type in ['ConfigMap', 'Secret']) || self.access == 'Read'").message("access: a mounted ConfigMap or Secret is read-only; leave access out or declare Read"),
-    validation = Rule::new("self.access == 'ReadWrite' || (has(self.service) ? self.service.?http.orValue([]) : has(self.host) ? self.host.?http.orValue([]) : []).all(r, r.?methods.orValue([]).all(m, m in ['GET', 'HEAD', 'OPTIONS', 'POST']))").message("http[].methods: with access Read only GET, HEAD, OPTIONS and POST can be declared; declare access: ReadWrite"),
-    validation = Rule::new("self.access == 'ReadWrite' || (has(self.service) ? self.service.?http.orValue([]) : has(self.host) ? self.host.?http.orValue([]) : []).all(r, size(r.?paths.orValue([])) > 0 || (size(r.?upgrades.orValue([])) == 0 && !('POST' in r.?methods.orValue([]))))").message("http[].paths: with access Read, POST and upgrades need the paths on which they only read; name the paths, or declare access: ReadWrite")
+    validation = Rule::new("self.access == 'ReadWrite' || ((!has(self.service) || !has(self.service.http) || self.service.http.all(r, !has(r.methods) || r.methods.all(m, m in ['GET', 'HEAD', 'OPTIONS', 'POST']))) && (!has(self.host) || !has(self.host.http) || self.host.http.all(r, !has(r.methods) || r.methods.all(m, m in ['GET', 'HEAD', 'OPTIONS', 'POST']))))").message("http[].methods: with access Read only GET, HEAD, OPTIONS and POST can be declared; declare access: ReadWrite"),
+    validation = Rule::new("self.access == 'ReadWrite' || ((!has(self.service) || !has(self.service.http) || self.service.http.all(r, (has(r.paths) && size(r.paths) > 0) || ((!has(r.upgrades) || size(r.upgrades) == 0) && (!has(r.methods) || !('POST' in r.methods))))) && (!has(self.host) || !has(self.host.http) || self.host.http.all(r, (has(r.paths) && size(r.paths) > 0) || ((!has(r.upgrades) || size(r.upgrades) == 0) && (!has(r.methods) || !('POST' in r.methods))))))").message("http[].paths: with access Read, POST and upgrades need the paths on which they only read; name the paths, or declare access: ReadWrite")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct DataSource {
@@ -276,8 +276,8 @@ const BASE_URL_ENV_MESSAGE: &str =
 /// A Service of this cluster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[x_kube(
-    validation = Rule::new("self.protocol != 'TCP' || (size(self.?http.orValue([])) == 0 && size(self.?baseURLEnv.orValue([])) == 0)").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
-    validation = Rule::new("self.protocol == 'HTTPS' || self.?tlsInspection.orValue('Disabled') == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
+    validation = Rule::new("self.protocol != 'TCP' || ((!has(self.http) || size(self.http) == 0) && (!has(self.baseURLEnv) || size(self.baseURLEnv) == 0))").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
+    validation = Rule::new("self.protocol == 'HTTPS' || !has(self.tlsInspection) || self.tlsInspection == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceSource {
@@ -324,8 +324,8 @@ pub enum Protocol {
 /// A host outside the cluster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[x_kube(
-    validation = Rule::new("self.protocol != 'TLS' || (size(self.?http.orValue([])) == 0 && size(self.?baseURLEnv.orValue([])) == 0)").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
-    validation = Rule::new("self.protocol == 'HTTPS' || self.?tlsInspection.orValue('Disabled') == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
+    validation = Rule::new("self.protocol != 'TLS' || ((!has(self.http) || size(self.http) == 0) && (!has(self.baseURLEnv) || size(self.baseURLEnv) == 0))").message("http, baseURLEnv: only what is HTTP can be judged request by request; set protocol: HTTP or HTTPS, or leave them out"),
+    validation = Rule::new("self.protocol == 'HTTPS' || !has(self.tlsInspection) || self.tlsInspection == 'Disabled'").message("tlsInspection: there is TLS to look into with protocol HTTPS only; leave it out")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct HostSource {
@@ -369,7 +369,7 @@ pub enum HostProtocol {
 
 /// What may be asked: one of the methods on one of the paths.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[x_kube(validation = Rule::new("size(self.?upgrades.orValue([])) == 0 || size(self.?methods.orValue([])) == 0 || 'GET' in self.methods").message("upgrades: a WebSocket begins with GET; name GET among the methods, or leave methods out"))]
+#[x_kube(validation = Rule::new("!has(self.upgrades) || size(self.upgrades) == 0 || !has(self.methods) || size(self.methods) == 0 || 'GET' in self.methods").message("upgrades: a WebSocket begins with GET; name GET among the methods, or leave methods out"))]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRule {
     /// Methods, in upper case; HEAD goes wherever GET does. Absent or empty: GET, HEAD and OPTIONS with access Read, any with ReadWrite.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 
+use super::explain_url::{self, Url, is_url};
 use super::kubectl::{ClusterArgs, KubectlError};
 use super::{Exit, Message, Outcome};
 use crate::plan;
@@ -20,11 +21,14 @@ use crate::scope::DomainName;
 /// What was typed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExplainArgs {
-    /// A destination (orders.shop:5432, help.example.com:443, 203.0.113.7:443), or the id of a request from a guard's record
+    /// A destination (orders.shop:5432, help.example.com:443, 203.0.113.7:443), a URL, or the id of a request from a guard's record
     what: String,
     /// The AIWorkload; else all of the namespace
     #[arg(value_name = "AIWORKLOAD")]
     workload: Option<String>,
+    /// The method of a request to a URL [default: GET]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
     /// Judge by this policy instead of the cluster's (as in the ConfigMap `remit-<AIWorkload>`)
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -37,17 +41,60 @@ pub(super) fn explain(args: &ExplainArgs) -> Outcome {
 }
 
 fn attempt(args: &ExplainArgs) -> Result<Outcome, KubectlError> {
-    let ExplainArgs { what, workload, policy, cluster } = args;
+    let ExplainArgs { what, workload, method, policy, cluster } = args;
+    // Either may come first.
+    let (what, workload) = match workload {
+        Some(url) if is_url(url) => (url, Some(what)),
+        workload => (what, workload.as_ref()),
+    };
+    if is_url(what) {
+        let url = match Url::parse(what, method.as_deref()) {
+            Ok(url) => url,
+            Err(message) => return Ok(bad(message)),
+        };
+        return Ok(match notes(workload, policy.as_ref(), cluster)? {
+            Ok(notes) => each(notes, |document, judge| explain_url::judged(document, judge, &url)),
+            Err(outcome) => outcome,
+        });
+    }
+    if method.is_some() {
+        return Ok(bad("--method goes with a URL, such as https://help.example.com/articles".to_owned()));
+    }
     if is_request(what) {
         return request(what, cluster);
     }
     let Some(destination) = Destination::parse(what) else {
-        return Ok(bad(format!("{what} is neither a destination (NAME:PORT or ADDRESS:PORT) nor the id of a request")));
+        return Ok(bad(format!("{what} is neither a destination (NAME:PORT or ADDRESS:PORT), nor a URL, nor the id of a request")));
     };
+    let notes = match notes(workload, policy.as_ref(), cluster)? {
+        Ok(notes) => notes,
+        Err(outcome) => return Ok(outcome),
+    };
+    let mut messages = Vec::new();
+    let outcome = each(notes, |_, judge| {
+        let names = match &destination {
+            Destination::Address(address) if policy.is_none() => match names_of(judge, address.ip(), cluster) {
+                Ok(names) => Some(names),
+                Err(error) => {
+                    messages.push(Message::Note(error.to_string()));
+                    None
+                }
+            },
+            // The policy may be another cluster's.
+            Destination::Address(_) | Destination::Name(..) => None,
+        };
+        judged(judge, &destination, names.as_deref())
+    });
+    messages.extend(outcome.messages);
+    Ok(Outcome { messages, ..outcome })
+}
+
+/// The policies that are asked; Err: there are none.
+fn notes(workload: Option<&String>, policy: Option<&PathBuf>, cluster: &ClusterArgs) -> Result<Result<Vec<String>, Outcome>, KubectlError> {
     let notes: Vec<String> = match policy {
         Some(file) => match std::fs::read_to_string(file) {
             Ok(text) => vec![text],
-            Err(error) => return Ok(bad(format!("{}: {error}", file.display()))),
+            Err(error) => return Ok(Err(bad(format!("{}: {error}", file.display())))),
         },
         None => {
             let selector = match workload {
@@ -60,33 +107,27 @@ fn attempt(args: &ExplainArgs) -> Result<Outcome, KubectlError> {
         }
     };
     if notes.is_empty() {
-        return Ok(bad("no AIWorkload of this namespace has a policy for guards (see its status)".to_owned()));
+        return Ok(Err(bad("no AIWorkload of this namespace has a policy for guards (see its status)".to_owned())));
     }
-    let (mut data, mut messages, mut exit) = (String::new(), Vec::new(), Exit::Done);
+    Ok(Ok(notes))
+}
+
+/// What is said by each policy, and whether one refuses.
+fn each(notes: Vec<String>, mut judge: impl FnMut(&Document, &GuardPolicy) -> (String, bool)) -> Outcome {
+    let (mut data, mut exit) = (String::new(), Exit::Done);
     for note in notes {
         match read(&note) {
-            Ok(judge) => {
-                let names = match &destination {
-                    Destination::Address(address) if policy.is_none() => match names_of(&judge, address.ip(), cluster) {
-                        Ok(names) => Some(names),
-                        Err(error) => {
-                            messages.push(Message::Note(error.to_string()));
-                            None
-                        }
-                    },
-                    // The policy may be another cluster's.
-                    Destination::Address(_) | Destination::Name(..) => None,
-                };
-                let (lines, refused) = judged(&judge, &destination, names.as_deref());
+            Ok((document, policy)) => {
+                let (lines, refused) = judge(&document, &policy);
                 data += &lines;
                 if refused {
                     exit = Exit::Refused;
                 }
             }
-            Err(message) => return Ok(bad(message)),
+            Err(message) => return bad(message),
         }
     }
-    Ok(Outcome { data, messages, exit })
+    Outcome { data, messages: Vec::new(), exit }
 }
 
 /// The declared Services that lie at this address, as DNS would say.
@@ -144,9 +185,11 @@ fn bad(message: String) -> Outcome {
 }
 
 /// Guards verify who signed it; here it is only shown.
-fn read(note: &str) -> Result<GuardPolicy, String> {
+pub(super) fn read(note: &str) -> Result<(Document, GuardPolicy), String> {
     let text = signed::text(note).unwrap_or(note);
-    Document::read(text.as_bytes()).and_then(GuardPolicy::try_from).map_err(|e| e.to_string())
+    let document = Document::read(text.as_bytes()).map_err(|e| e.to_string())?;
+    let policy = GuardPolicy::try_from(document.clone()).map_err(|e| e.to_string())?;
+    Ok((document, policy))
 }
 
 /// A name or an address, with a port.
@@ -206,7 +249,7 @@ fn judged(policy: &GuardPolicy, destination: &Destination, names: Option<&[Domai
     }
 }
 
-fn by_name(policy: &GuardPolicy, of: &str, name: &DomainName, port: u16) -> (String, bool) {
+pub(super) fn by_name(policy: &GuardPolicy, of: &str, name: &DomainName, port: u16) -> (String, bool) {
     let names = policy.meant(name);
     if let Some((full, source)) = names.iter().find_map(|full| Some((full, policy.by_name(full, port).ok()?))) {
         return (format!("{of}: {full}:{port} is let through: data source {source}\n"), false);
@@ -224,7 +267,7 @@ fn by_name(policy: &GuardPolicy, of: &str, name: &DomainName, port: u16) -> (Str
 }
 
 /// That it is not declared, and what becomes of it.
-fn said(of: &str, shown: &str, reason: Reason, refused: bool) -> String {
+pub(super) fn said(of: &str, shown: &str, reason: Reason, refused: bool) -> String {
     let verb = if refused { "is refused" } else { "is let through by Observe; Enforce would refuse it" };
     format!("{of}: {shown} {verb}: {reason}\n  {}\n", reason.means())
 }
@@ -307,7 +350,7 @@ mod tests {
                 {"source": "help", "target": {"type": "Host", "name": "help.example.com", "port": 443}},
             ],
         });
-        read(&document.to_string()).unwrap()
+        read(&document.to_string()).unwrap().1
     }
 
     #[test]

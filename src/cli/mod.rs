@@ -7,6 +7,7 @@ mod break_glass;
 mod completion;
 mod documents;
 mod explain;
+mod explain_url;
 mod kubectl;
 mod render;
 mod schema;

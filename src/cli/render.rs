@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::world::{Settings, World, in_spec};
 use super::{Exit, Message, Outcome, documents};
+use crate::api::SourceStatus;
 use crate::plan::{self, ChannelFact, Contender, ManagedObject, Refusal, RefusalReason};
 use crate::policy::pod::{CHANNEL_PORT, CHANNEL_SERVICE};
 use crate::scope::{DomainName, Mode, ObjectName, Scope, Selector, parse_block};
@@ -42,6 +43,9 @@ pub(super) struct RenderArgs {
     /// DNS server that is no pod, such as NodeLocal DNSCache. May be repeated.
     #[arg(long = "dns-address", value_name = "IP")]
     dns_addresses: Vec<IpAddr>,
+    /// Forward proxy through which guards reach hosts. May be repeated.
+    #[arg(long = "proxy-address", value_name = "IP:PORT")]
+    proxy_addresses: Vec<SocketAddr>,
     /// The cluster's DNS domain.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     domain: DomainName,
@@ -71,6 +75,7 @@ pub(super) fn render(args: &RenderArgs, stdin: &mut dyn Read) -> Outcome {
         service_ranges,
         other_ranges,
         dns_addresses,
+        proxy_addresses,
         domain,
         operator_namespace,
     } = args;
@@ -92,6 +97,7 @@ pub(super) fn render(args: &RenderArgs, stdin: &mut dyn Read) -> Outcome {
         service_ranges: service_ranges.clone(),
         other_ranges: other_ranges.clone(),
         dns_addresses: dns_addresses.clone(),
+        proxy_addresses: proxy_addresses.clone(),
         domain: domain.clone(),
         channel: ChannelFact { service: ObjectName::new(operator_namespace, CHANNEL_SERVICE), port: CHANNEL_PORT },
     };
@@ -168,6 +174,9 @@ fn compile(world: &World) -> Rendered {
             let plan::Plan { scope, digest, objects: planned, refusals } =
                 plan::compile(&scope, workload.origin.as_ref(), &ceilings, &world.facts);
             messages.push(Message::Detail(format!("AIWorkload {name}: scope digest {digest}, {} objects", planned.len())));
+            for SourceStatus { name: source, judged_by } in plan::judged_by(&scope) {
+                messages.push(Message::Detail(format!("AIWorkload {name}: data source {source} is judged by {judged_by:?}")));
+            }
             objects.extend(planned);
             for Refusal { reason, path, message } in refusals {
                 refused = true;

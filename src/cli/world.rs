@@ -1,7 +1,7 @@
 //! Documents → what the plan is made from. What is given with `-f` takes the place of what `--facts` say of the same object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
@@ -15,6 +15,7 @@ use super::documents::{Document, Place};
 use super::schema;
 use crate::api::{self, AIWorkload, ScopeCeiling};
 use crate::plan::{self, ChannelFact, DnsFact, Facts, FieldError, Origin, PortTarget, Transport, project};
+use crate::policy::Proxy;
 use crate::scope::{Ceiling, Ceilings, DomainName, ObjectName, Scope, Selector};
 
 /// The label which every Namespace bears with its own name, whoever wrote the file.
@@ -53,6 +54,7 @@ pub(super) struct Settings {
     pub service_ranges: Vec<IpNet>,
     pub other_ranges: Vec<IpNet>,
     pub dns_addresses: Vec<IpAddr>,
+    pub proxy_addresses: Vec<SocketAddr>,
     pub domain: DomainName,
     pub channel: ChannelFact,
 }
@@ -229,12 +231,13 @@ impl World {
     }
 
     fn finish(&mut self, settings: &Settings) {
-        let Settings { namespace: _, pod_ranges, service_ranges, other_ranges, dns_addresses, domain, channel } = settings;
+        let Settings { namespace: _, pod_ranges, service_ranges, other_ranges, dns_addresses, proxy_addresses, domain, channel } = settings;
         let facts = &mut self.facts;
         facts.ranges.pods.extend(pod_ranges);
         facts.ranges.services.extend(service_ranges);
         facts.ranges.others.extend(other_ranges);
         facts.dns_addresses.extend(dns_addresses);
+        facts.proxy = (!proxy_addresses.is_empty()).then(|| Proxy { addresses: proxy_addresses.clone() });
         facts.domain = domain.clone();
         facts.channel = Some(channel.clone());
         let (namespace, name) = project::API_SERVICE;

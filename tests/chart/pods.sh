@@ -203,8 +203,8 @@ token-path      | must be the policy of AIWorkload bot~must hold the policy of t
 token-time      | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source}[1].serviceAccountToken.expirationSeconds = 7200
 third-source    | must be the policy of AIWorkload bot~must hold the policy of the guard | ${source} += [{secret: {name: "x"}}]
 api-token       | must be the policy of AIWorkload bot~must hold the policy of the guard | del(${source}[1].serviceAccountToken.audience)
-app-mounts      | is the guard.s own; take the mount out | .spec.containers[0].volumeMounts = [{name: "remit-policy", mountPath: "/x"}]
-init-mounts     | is the guard.s own; take the mount out | .spec.initContainers += [.spec.containers[0] + {name: "init", volumeMounts: [{name: "remit-policy", mountPath: "/x"}]}]
+app-mounts      | are the guard.s own; take the mount out | .spec.containers[0].volumeMounts = [{name: "remit-policy", mountPath: "/x"}]
+init-mounts     | are the guard.s own; take the mount out | .spec.initContainers += [.spec.containers[0] + {name: "init", volumeMounts: [{name: "remit-policy", mountPath: "/x"}]}]
 app-token       | tokens for remit.dev/guard are for guards alone | .spec.volumes += [{name: "v", projected: {sources: [{serviceAccountToken: {audience: "remit.dev/guard", path: "t"}}]}}]
 app-uid         | are kept for guards | .spec.containers[0].securityContext.runAsUser = 2000000007
 app-gid         | are kept for guards | .spec.containers[0].securityContext.runAsGroup = 2000000008
@@ -282,7 +282,7 @@ running_pods() {
   local never='never change on a running pod' debug='an ephemeral container would run' leaves='would no longer select the pod' enters='would select the pod, which has no guard'
   local change=(kubectl -n $c patch pod --dry-run=server --type strategic)
   passes "a guarded pod" kubectl -n $c create -f - <<<"$guarded"
-  passes "a guarded pod with an exception" kubectl -n $c create -f - <<<"$(jq "$(for_workload opened) | .metadata.name = \"opened\"" <<<"$guarded")"
+  passes "a guarded pod with an exception" kubectl -n $c create -f - <<<"$(jq "$(for_workload opened) | .metadata.name = \"opened\"" <<<"$inspecting")"
   passes "a guarded pod that no AIWorkload selects any more" kubectl -n $c create -f - <<<"$(jq '.metadata |= {name: "left", labels: {app: "left"}}' <<<"$guarded")"
   passes "a free pod" kubectl -n $c create -f - <<<"$(jq '.metadata.name = "free"' <<<"$plain")"
   # From before: an older guard, none at all.

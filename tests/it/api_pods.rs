@@ -198,6 +198,48 @@ fn pods_are_injected_and_templates_are_left_alone() {
     });
 }
 
+/// Where TLS is looked into, the app is given whom to trust, to read; and what is declared for base URLs it is told.
+#[test]
+fn apps_are_told_and_trust_what_they_cannot_write() {
+    run(async {
+        let world = world().await;
+        let own = world.namespace("inspect").await;
+        let source = "{name: help, type: Service, class: Internal, service: {name: help, port: 443, protocol: HTTPS, tlsInspection: Enabled, baseURLEnv: [HELP_URL]}}";
+        world.declare(&own, "bot", &format!("dataSources: [{source}]")).await;
+        let labels = || json!({"app": "bot"});
+        let pod = made(&world.admin, &own, "bot-", labels(), json!({})).await.expect("a pod");
+        assert_eq!(ours(&pod), OURS);
+        let guard = &pod["spec"]["initContainers"][1];
+        let arguments: Vec<_> = guard["args"].as_array().expect("a list").iter().skip(3).collect();
+        assert_eq!(arguments, ["--trust-store=/var/run/remit/trust", "--ca=/var/run/remit/ca"]);
+        let main = &pod["spec"]["containers"][0];
+        let trust = json!([{"name": "remit-trust", "mountPath": "/var/run/remit/trust", "readOnly": true}]);
+        assert_eq!(main["volumeMounts"], trust);
+        assert_eq!(main["env"][0], json!({"name": "HELP_URL", "value": "http://127.0.0.1:15474/help"}));
+        assert!(main["env"].to_string().contains("SSL_CERT_FILE"), "{}", main["env"]);
+        let volumes: Vec<_> = pod["spec"]["volumes"].as_array().expect("a list").iter().map(|v| &v["name"]).collect();
+        assert_eq!(volumes[..3], ["remit-policy", "remit-trust", "remit-ca"]);
+        let mounts = |name: &str, read_only: bool| {
+            let image = format!("none.example.com/none@sha256:{:064}", 1);
+            json!({"containers": [{"name": "main", "image": image, "volumeMounts": [{"name": name, "mountPath": "/x", "readOnly": read_only}]}]})
+        };
+        refused(made(&world.admin, &own, "bot-", labels(), mounts("remit-ca", true)).await, "the key", &["the guard's own volume"]);
+        // What bears our names is put right.
+        let pod = made(&world.admin, &own, "bot-", labels(), mounts("remit-trust", false)).await.expect("a pod");
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"], trust);
+        // Its own word counts, and is spoken of.
+        let mut object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "own", "namespace": own, "labels": {"app": "bot"}}, "spec": spec(json!({}))});
+        object["spec"]["containers"][0]["env"] = json!([{"name": "HELP_URL", "value": "https://help.own"}]);
+        let warnings = warnings(&world.admin, &kind("Pod").path(&own, ""), &object).await;
+        assert!(warnings.iter().any(|w| w.contains("env[name=HELP_URL]: stays as the pod sets it")), "{warnings:?}");
+        // The form is stored without it, and passes as it is.
+        let unlooked = world.namespace("unlooked").await;
+        world.declare(&unlooked, "bot", "").await;
+        let plain = made(&world.admin, &unlooked, "bot-", labels(), json!({})).await.expect("a pod");
+        assert!(!plain.to_string().contains("remit-trust") && !plain.to_string().contains("SSL_CERT_FILE"), "{plain}");
+    });
+}
+
 #[test]
 fn what_would_go_round_the_guard_is_refused() {
     run(async {

@@ -53,6 +53,11 @@ fn good_aiworkloads_are_accepted_with_their_defaults() {
             "dataSources: []\ncapabilities: {clients: []}",
             "dataSources: [{name: db, type: Service, access: ReadWrite, class: Internal, service: {name: orders, namespace: shop, port: 5432, protocol: TCP}}]",
             "dataSources: [{name: help, type: Host, access: ReadWrite, host: {name: help.example.com, port: 443}}]",
+            "dataSources: [{name: help, type: Host, host: {name: help.example.com, port: 443, protocol: HTTPS}}]",
+            "dataSources: [{name: help, type: Host, access: Read, host: {name: help.example.com, port: 80, protocol: HTTP, http: [{methods: [GET, POST], paths: [{type: Exact, value: /search}, {type: PathPrefix, value: /}]}, {}]}}]",
+            "dataSources: [{name: help, type: Host, access: ReadWrite, host: {name: help.example.com, port: 443, protocol: HTTPS, tlsInspection: Enabled, baseURLEnv: [HELP_URL, HELP2], http: [{methods: [DELETE]}, {upgrades: [WebSocket]}]}}]",
+            "dataSources: [{name: o, type: Service, service: {name: orders, port: 80, protocol: HTTP, baseURLEnv: [ORDERS]}}, {name: p, type: Service, access: ReadWrite, service: {name: pay, port: 443, protocol: HTTPS, tlsInspection: Disabled}}]",
+            "dataSources: [{name: t, type: Host, access: ReadWrite, host: {name: t.example.com, port: 443, protocol: TLS, tlsInspection: Disabled, http: []}}]",
             "dataSources: [{name: k, type: Kubernetes, kubernetes: {apiGroups: [shop.example.com], resources: [orders, orders/status]}}]",
             "dataSources: [{name: k, type: Kubernetes, access: ReadWrite, kubernetes: {apiGroups: [''], resources: [configmaps], resourceNames: [a], namespace: b}}]",
             "dataSources: [{name: p, type: ConfigMap, configMap: {name: prompts}}, {name: s, type: Secret, secret: {name: key}}]",
@@ -66,6 +71,7 @@ fn good_aiworkloads_are_accepted_with_their_defaults() {
             assert!(stored["spec"]["suspend"].is_boolean(), "suspend is defaulted: {more}");
             for source in stored["spec"]["dataSources"].as_array().into_iter().flatten() {
                 assert!(source["access"].is_string(), "access is defaulted to Read: {more}");
+                assert_eq!(source["type"] == "Host", source["host"]["protocol"].is_string(), "protocol is defaulted to TLS: {more}");
             }
         }
     });
@@ -137,9 +143,19 @@ fn bad_aiworkloads_are_refused_and_the_message_says_what_to_write() {
                 "less than or equal to 65535",
             ),
             (
-                "dataSources: [{name: a, type: Service, access: ReadWrite, service: {name: x, port: 1, protocol: HTTP}}]",
+                "dataSources: [{name: a, type: Service, access: ReadWrite, service: {name: x, port: 1, protocol: UDP}}]",
                 "service.protocol",
-                "supported values: \"TCP\"",
+                "supported values: \"TCP\", \"HTTP\", \"HTTPS\"",
+            ),
+            (
+                "dataSources: [{name: a, type: Host, access: ReadWrite, host: {name: a.example.com, port: 1, protocol: TCP}}]",
+                "host.protocol",
+                "supported values: \"TLS\", \"HTTP\", \"HTTPS\"",
+            ),
+            (
+                "dataSources: [{name: a, type: Host, access: Read, host: {name: a.example.com, port: 1, protocol: TLS}}]",
+                "dataSources[0]",
+                "nothing can hold a raw TCP connection to Read; declare access: ReadWrite",
             ),
             ("dataSources: [{name: a, type: Host, access: ReadWrite, host: {name: 203.0.113.1, port: 1}}]", "host.name", "should match"),
             (
@@ -182,6 +198,61 @@ fn bad_aiworkloads_are_refused_and_the_message_says_what_to_write() {
         judged_spec(&api, &"n".repeat(52), spec("")).await.expect("52 characters are allowed");
         let message = judged_spec(&api, "bad", json!({"selector": {"matchLabels": {"app": "a"}}})).await.expect_err("no mode");
         assert!(message.contains("spec.mode: Required"), "nobody falls into a mode by leaving it out: {message}");
+    });
+}
+
+/// Each case: the access, what the host has beside its name and port, the field, words of the remedy.
+#[test]
+fn bad_http_is_refused_and_the_message_says_what_to_write() {
+    run(async {
+        let api = Api::admin().await;
+        let many = |n: usize, of: &str| vec![of; n].join(", ");
+        let (rules, paths) = (many(33, "{}"), many(33, "{type: Exact, value: /a}"));
+        let bad = [
+            ("ReadWrite", "http: [{methods: [GET]}]".to_owned(), "host", "set protocol: HTTP or HTTPS, or leave them out"),
+            ("ReadWrite", "protocol: TLS, baseURLEnv: [A]".into(), "host", "set protocol: HTTP or HTTPS, or leave them out"),
+            ("ReadWrite", "tlsInspection: Enabled".into(), "host", "tlsInspection: there is TLS to look into with protocol HTTPS only"),
+            ("Read", "protocol: HTTP, tlsInspection: Enabled".into(), "host", "with protocol HTTPS only; leave it out"),
+            ("Read", "protocol: HTTPS, tlsInspection: true".into(), "tlsInspection", "must be of type string"),
+            ("Read", "protocol: HTTPS, http: [{methods: [get]}]".into(), "methods[0]", "should match"),
+            ("ReadWrite", "protocol: HTTPS, http: [{methods: [CONNECT]}]".into(), "methods", "never let through; leave them out"),
+            ("ReadWrite", "protocol: HTTPS, http: [{methods: [GET, TRACE]}]".into(), "methods", "never let through"),
+            ("Read", "protocol: HTTPS, http: [{methods: [PUT]}]".into(), "dataSources[0]", "declare access: ReadWrite"),
+            ("Read", "protocol: HTTPS, http: [{}, {methods: [GET, DELETE]}]".into(), "dataSources[0]", "declare access: ReadWrite"),
+            ("Read", "protocol: HTTPS, http: [{methods: [POST]}]".into(), "dataSources[0]", "POST and upgrades need the paths"),
+            ("Read", "protocol: HTTPS, http: [{upgrades: [WebSocket]}]".into(), "dataSources[0]", "POST and upgrades need the paths"),
+            ("ReadWrite", "protocol: HTTPS, http: [{upgrades: [h2c]}]".into(), "upgrades[0]", "supported values: \"WebSocket\""),
+            (
+                "ReadWrite",
+                "protocol: HTTPS, http: [{methods: [POST], upgrades: [WebSocket]}]".into(),
+                "http[0]",
+                "name GET among the methods",
+            ),
+            ("Read", "protocol: HTTPS, http: [{paths: [{type: Regex, value: /a}]}]".into(), "paths[0].type", "supported values"),
+            ("Read", "protocol: HTTPS, http: [{paths: [{type: Exact, value: a}]}]".into(), "paths[0].value", "should match"),
+            ("Read", "protocol: HTTPS, http: [{paths: [{type: Exact, value: '/a?b'}]}]".into(), "paths[0].value", "should match"),
+            ("Read", "protocol: HTTPS, http: [{paths: [{value: /a}]}]".into(), "paths[0].type", "Required"),
+            ("Read", format!("protocol: HTTPS, http: [{rules}]"), "host.http", "at most 32 items"),
+            ("Read", format!("protocol: HTTPS, http: [{{paths: [{paths}]}}]"), "http[0].paths", "at most 32 items"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [A-B]".into(), "baseURLEnv[0]", "should match"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [A, A]".into(), "baseURLEnv[1]", "Duplicate value"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [A, B, C, D, E, F, G, H, I]".into(), "baseURLEnv", "at most 8 items"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [LD_PRELOAD]".into(), "baseURLEnv", "name the one that your client reads"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [A, PYTHONPATH]".into(), "baseURLEnv", "programs take this variable"),
+            ("Read", "protocol: HTTPS, baseURLEnv: [SSL_CERT_FILE]".into(), "baseURLEnv", "or Remit sets it"),
+        ];
+        for (access, more, field, remedy) in bad {
+            let source = format!("{{name: a, type: Host, access: {access}, host: {{name: a.example.com, port: 443, {more}}}}}");
+            let message = judged_spec(&api, "bad", spec(&format!("dataSources: [{source}]"))).await.expect_err(&more);
+            assert!(message.contains(field), "{more}: no `{field}` in: {message}");
+            assert!(message.contains(remedy), "{more}: no `{remedy}` in: {message}");
+        }
+        for name in remit::api::NEVER_A_BASE_URL {
+            let name = name.replace('*', "X");
+            let source = format!("{{name: a, type: Service, service: {{name: a, port: 80, protocol: HTTP, baseURLEnv: [{name}]}}}}");
+            let message = judged_spec(&api, "bad", spec(&format!("dataSources: [{source}]"))).await.expect_err(&name);
+            assert!(message.contains("baseURLEnv"), "{name}: {message}");
+        }
     });
 }
 
