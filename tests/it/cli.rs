@@ -40,7 +40,7 @@ fn run_with(args: &[&str], stdin: &str) -> Run {
 
 #[test]
 fn examples_render_as_they_did() {
-    for name in ["support-bot", "kubernetes-source"] {
+    for name in ["support-bot", "kubernetes-source", "http-rules", "http-inspected"] {
         let example = format!("examples/{name}.yaml");
         let run = run(&["render", "-f", &example, "-f", "examples/ceiling.yaml", "--facts", FACTS]);
         assert_eq!((run.stderr.as_str(), run.code), ("", 0), "{name}");
