@@ -299,6 +299,10 @@ mod tests {
         let first = status(&outcome(Standing::Enforce(&scope)), None, then);
         let same = status(&outcome(Standing::Enforce(&scope)), Some(&first), later);
         assert!(is_written(&same, Some(&first)), "nothing changed, nothing is written");
+        let sources = vec![api::SourceStatus { name: "a".into(), judged_by: api::JudgedBy::Requests }];
+        let judged = status(&Outcome { sources, ..outcome(Standing::Enforce(&scope)) }, Some(&first), later);
+        assert!(!is_written(&judged, Some(&first)), "what judges a data source is said");
+        assert_eq!(judged.conditions, first.conditions);
         let next = status(&outcome(Standing::NotEnrolled), Some(&first), later);
         assert!(!is_written(&next, Some(&first)));
         assert!(next.conditions.iter().all(|c| c.last_transition_time.0 == later));

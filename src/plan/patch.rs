@@ -77,7 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::plan::admit::fixture::{KUBERNETES, SPEC, any_good_pod, bot, injected, pod, put, scope};
+    use crate::plan::admit::fixture::{BASE_URLS, INSPECTED, KUBERNETES, SPEC, any_good_pod, bot, injected, pod, put, scope};
     use crate::plan::fixture;
     use crate::scope::{Mode, Scope};
 
@@ -133,8 +133,9 @@ mod tests {
     proptest! {
         /// Exactly our changes: the typed view of the patched pod is what `inject` says, and nothing unknown is lost of what stays.
         #[test]
-        fn exactly_our_changes(good in any_good_pod(), kubernetes in any::<bool>(), observe in any::<bool>()) {
-            let mut scope = if kubernetes { fixture::scope(&format!("{SPEC}{KUBERNETES}")) } else { scope() };
+        fn exactly_our_changes(good in any_good_pod(), kubernetes in any::<bool>(), http in 0..3usize, observe in any::<bool>()) {
+            let (kubernetes, http) = (if kubernetes { KUBERNETES } else { "" }, ["", BASE_URLS, INSPECTED][http]);
+            let mut scope = fixture::scope(&format!("{SPEC}{kubernetes}{http}"));
             if observe {
                 scope.mode = Mode::Observe;
             }

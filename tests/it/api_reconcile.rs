@@ -127,6 +127,8 @@ capabilities: {{clients: [{{name: web, namespace: {shop}, podSelector: {{matchLa
         let status = &workload["status"];
         assert_eq!(status["observedGeneration"], workload["metadata"]["generation"]);
         assert!(status["scopeDigest"].is_string());
+        let judged: Vec<&str> = status["sources"].as_array().unwrap().iter().map(|s| s["judgedBy"].as_str().unwrap()).collect();
+        assert!(judged.contains(&"Permissions") && judged.contains(&"Address"), "{judged:?}");
         let types: Vec<&str> = status["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["Accepted", "Applied", "Ready", "Guarded"], "Reconciling and Stalled are there only while true");
     });

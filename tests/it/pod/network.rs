@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use remit::policy::pod::{DNS_PORT, TCP_PORT};
+use remit::policy::pod::{DNS_PORT, HTTP_PORT, TCP_PORT};
 use remit::wire::dns::{self, Answer};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -176,6 +176,11 @@ fn nobody_answers_in_the_guards_place() {
     world.in_pod(|| {
         let squatters = [TcpListener::bind(("127.0.0.1", TCP_PORT)), TcpListener::bind(("127.0.0.1", DNS_PORT))];
         assert!(squatters.iter().all(Result::is_ok), "anybody may take a port that is free");
+        // Base URLs lead here: whoever answered would be taken for the destination.
+        for loopback in ["127.0.0.1", "::1"] {
+            let _squatter = TcpListener::bind((loopback, HTTP_PORT)).expect("and this one");
+            assert!(connect(loopback, HTTP_PORT).is_err(), "nobody answers at {loopback}");
+        }
         let questions = UdpSocket::bind(("127.0.0.1", DNS_PORT)).expect("and this one");
         assert!(connect(HELP[0], 443).is_err(), "nobody is connected to the squatter");
         // A question arrives; its answer does not.
