@@ -201,6 +201,53 @@ fn bad_input_is_told() {
     assert!(run.stderr.starts_with("error: no/such/file.yaml: "), "{}", run.stderr);
 }
 
+/// From the declaration to what a guard would say: rendered, and asked by the policy that was rendered.
+#[test]
+fn requests_are_explained_by_the_policy_that_is_rendered() {
+    let rendered = run(&["-v", "render", "-f", "examples/http-rules.yaml", "-f", "examples/ceiling.yaml", "--facts", FACTS]);
+    for said in ["help-centre is judged by Requests", "orders-db is judged by Address", "tickets is judged by Requests"] {
+        assert!(rendered.stderr.contains(&format!("AIWorkload support/support-bot: data source {said}")), "{}", rendered.stderr);
+    }
+    let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&rendered.stdout).unwrap();
+    let policy = objects.iter().find_map(|object| object["data"]["policy.note"].as_str()).expect("the guards' policy");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("policy.json");
+    std::fs::write(&file, policy).unwrap();
+    let explain = |more: &[&str]| run(&[&["explain", "--policy", file.to_str().unwrap()], more].concat());
+    let (help, tickets) = ("https://help.example.com", "http://tickets.support.svc.cluster.local");
+    for (url, method, code, words) in [
+        (
+            format!("{help}/articles/7"),
+            "GET",
+            0,
+            "let through: data source help-centre\n  asked as http://127.0.0.1:15474/help-centre/articles/7",
+        ),
+        (format!("{help}/articles/search"), "POST", 0, "data source help-centre"),
+        (format!("{help}/articles/7"), "POST", 1, "method_not_declared"),
+        (format!("{help}/articles/7"), "DELETE", 1, "with access: ReadWrite"),
+        (format!("{help}/account"), "GET", 1, "path_not_declared"),
+        (
+            format!("{tickets}/v1/tickets"),
+            "POST",
+            0,
+            "data source tickets\n  asked directly, or as http://127.0.0.1:15474/tickets/v1/tickets",
+        ),
+        ("http://tickets/v1/tickets/9".to_owned(), "GET", 0, "data source tickets"),
+        ("ws://tickets/v1/events".to_owned(), "GET", 0, "data source tickets"),
+        ("http://tickets/v1/tickets/9".to_owned(), "DELETE", 1, "in data source tickets, http: one rule more, {methods: [DELETE]"),
+        ("https://evil.example.com/".to_owned(), "POST", 1, "name_not_declared"),
+    ] {
+        for words_of in [vec![url.as_str(), "--method", method], vec!["support-bot", url.as_str(), "--method", method]] {
+            let run = explain(&words_of);
+            assert!(run.code == code && run.stdout.contains(words) && run.stderr.is_empty(), "{words_of:?}: {}{}", run.stdout, run.stderr);
+        }
+    }
+    let wrong = explain(&["orders.shop:5432", "--method", "GET"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("--method goes with a URL"), "{}", wrong.stderr);
+    let wrong = explain(&["https://help.example.com/", "--method", "get"]);
+    assert!(wrong.code == 2 && wrong.stderr.contains("upper case"), "{}", wrong.stderr);
+}
+
 /// With a kubectl that answers from files: what lies at an address, the Services say.
 #[test]
 fn an_address_is_explained_by_the_services_that_lie_there() {

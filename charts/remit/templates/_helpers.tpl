@@ -125,8 +125,9 @@ guard:
   memoryLimit: {{ .Values.guard.resources.memoryLimit | quote }}
   allowedDevices: {{ toJson .Values.guard.allowedDevices }}
   channel: {service: remit-guards, port: {{ .Values.guard.channel.port }}}
-  roots: {public: {{ .Values.guard.roots.public }}, certificates: {{ toJson .Values.guard.roots.certificates }}}
-  proxy: {addresses: {{ toJson .Values.guard.proxy.addresses }}}
+  {{- /* Absent where the values of an older release are reused. */}}
+  roots: {public: {{ dig "roots" "public" true .Values.guard }}, certificates: {{ dig "roots" "certificates" "" .Values.guard | toJson }}}
+  proxy: {addresses: {{ dig "proxy" "addresses" list .Values.guard | toJson }}}
 {{- end }}
 
 {{/* Stops the rendering when grantable.rules hold what may never be granted. */}}
