@@ -342,7 +342,10 @@ impl Config {
     /// Whom guards trust, where that is not the public authorities alone.
     pub fn roots(&self) -> Option<policy::Roots> {
         let Roots { public, certificates } = &self.guard.as_ref()?.roots;
-        (!public || !certificates.is_empty()).then(|| policy::Roots { public: *public, certificates: certificates.clone() })
+        (!public || !certificates.is_empty()).then(|| policy::Roots {
+            public: *public,
+            certificates: Some(certificates.clone()).filter(|pem| !pem.is_empty()).into_iter().collect(),
+        })
     }
 
     /// Where guards reach hosts through.

@@ -84,7 +84,7 @@ fn judged(requests: &scope::Requests, port: u16) -> Http {
             scope::Scheme::Https => Scheme::Https,
         },
         inspect: if *inspected { Inspect::Intercept } else { Inspect::BaseUrl },
-        port,
+        port: Some(port),
         access: if *write { HttpAccess::ReadWrite } else { HttpAccess::Read },
         rules: rules
             .iter()
@@ -260,7 +260,7 @@ mod tests {
         GuardPolicy::try_from(document).expect("a guard can enforce it");
 
         // What the chart says besides, where it is needed.
-        let roots = Some(Roots { public: false, certificates: "PEM".into() });
+        let roots = Some(Roots { public: false, certificates: vec!["PEM".into()] });
         let proxy = Some(Proxy { addresses: vec!["203.0.113.200:3128".parse().unwrap()] });
         let facts = Facts { roots: roots.clone(), proxy: proxy.clone(), ..fixture::facts() };
         let tunnel = "{name: t, class: Public, type: Host, access: ReadWrite, host: {name: t.example.com, port: 443}}";
