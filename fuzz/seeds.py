@@ -244,11 +244,32 @@ def only(*numbers):
     return document(destinations=[FULL["destinations"][number] for number in numbers])
 
 
+HTTP = {"scheme": "Http", "access": "Read", "rules": [{"paths": [{"type": "PathPrefix", "value": "/articles"}]},
+        {"methods": ["POST"], "paths": [{"type": "Exact", "value": "/search"}]}]}
+
+
+def with_http(scheme="Http", port=443, host=True, **more):
+    target = {"type": "Host", "name": "help.example.com", "port": port} if host else {
+        "type": "Service", "name": "orders", "namespace": "shop", "ports": [port]}
+    destinations = [{"source": "x", "target": {**target, "http": {**HTTP, "scheme": scheme, **more}}}]
+    return document(format=2, destinations=destinations)
+
+
 def with_target(**target):
     return document(destinations=[{"source": "x", "target": target}])
 
 
 DOCUMENTS = {
+    "http-service": with_http(host=False, port=5432),
+    "http-host": with_http(),
+    "http-write": with_http(access="ReadWrite", rules=[]),
+    "http-base-url": with_http("Https"),
+    "http-intercepted": with_http("Https", inspect="Intercept"),
+    "http-intercepted-service": with_http("Https", host=False, inspect="Intercept"),
+    "http-upgrade": with_http(rules=[{"methods": ["GET"], "upgrades": ["websocket"]}]),
+    "http-delete-is-no-reading": with_http(rules=[{"methods": ["DELETE"]}]),
+    "http-in-format-1": with_http().replace(b'"format":2', b'"format":1'),
+    "roots-and-proxy": document(format=2, network__roots={"public": False, "certificates": ["x"]}, network__proxy={"addresses": ["10.0.0.1:3128"]}),
     "full": document(),
     "observe": document(mode="Observe"),
     "suspended": document(suspended=True),
@@ -299,7 +320,67 @@ MESSAGES = {
     "trust": b"remit-policy+2215eaf3+AepKbGPinFIKvvVQexMuxfmVR3auvr57kkIe6mkURtIs",
 }
 
-SEEDS = {"dns_query": QUERIES, "dns_answer": ANSWERS, "client_hello": HELLOS, "policy_document": DOCUMENTS, "channel_message": MESSAGES}
+# HTTP. The first byte chooses (fuzz_targets/http_message.rs): even a request, odd an answer and the method that was asked with.
+
+
+def asked(line="GET /a?b HTTP/1.1", *fields, body=b""):
+    return b"\0" + "\r\n".join([line, "Host: orders.shop", *fields, "", ""]).encode("latin-1") + body
+
+
+def answered(*head, method=0, body=b""):
+    return bytes([1 + 2 * method]) + "\r\n".join([*head, "", ""]).encode("latin-1") + body
+
+
+CHUNKS = b"5\r\nhello\r\n0A\r\n0123456789\r\n0\r\nx-trailer: y\r\n\r\nrest"
+
+HTTP_MESSAGES = {
+    "get": asked(),
+    "post": asked("POST /search HTTP/1.1", "Content-Type: application/json", "Content-Length: 5", body=b"hello!"),
+    "chunks": asked("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=CHUNKS),
+    "chunk-extension": asked("POST / HTTP/1.1", "Transfer-Encoding: chunked", body=b"5;a=b\r\nhello\r\n0\r\n\r\n"),
+    "absolute": asked("GET http://orders.shop:80/x HTTP/1.1"),
+    "connect": asked("CONNECT orders.shop:443 HTTP/1.1"),
+    "asterisk": asked("OPTIONS * HTTP/1.1"),
+    "upgrade": asked("GET /live HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
+    "h2c": asked("GET / HTTP/1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+    "nominated": asked("GET / HTTP/1.1", "Connection: close, X-A", "X-A: 1", "X-B: 2", "TE: trailers"),
+    "override": asked("POST / HTTP/1.1", "X-HTTP-Method-Override: DELETE", "Content-Length: 0"),
+    "expect": asked("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 1"),
+    "two-lengths": asked("POST / HTTP/1.1", "Content-Length: 1", "Content-Length: 2"),
+    "length-and-chunks": asked("POST / HTTP/1.1", "Content-Length: 1", "Transfer-Encoding: chunked"),
+    "folded": asked("GET / HTTP/1.1", "X: a", " b"),
+    "bare-line-feed": asked("GET / HTTP/1.1", "X: a\nY: b"),
+    "space-before-colon": asked("GET / HTTP/1.1", "X : a"),
+    "two-hosts": asked("GET / HTTP/1.1", "Host: other"),
+    "old": asked("GET / HTTP/1.0"),
+    "other-letters": asked("GET / HTTP/1.1", "X: b\xfcch"),
+    "answer": answered("HTTP/1.1 200 OK", "Content-Length: 5", body=b"hello"),
+    "answer-chunks": answered("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", body=CHUNKS),
+    "answer-until-end": answered("HTTP/1.1 200 OK", "Connection: close", body=b"hello"),
+    "answer-old": answered("HTTP/1.0 200 OK", "Content-Length: 5", body=b"hello"),
+    "answer-to-head": answered("HTTP/1.1 200 OK", "Content-Length: 5", method=1),
+    "no-content": answered("HTTP/1.1 204 No Content"),
+    "not-modified": answered("HTTP/1.1 304 Not Modified", "Content-Length: 5", 'ETag: "a"'),
+    "switching": answered("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: websocket"),
+    "early-hints": answered("HTTP/1.1 103 Early Hints", "Link: </a>; rel=preload"),
+    "no-reason": answered("HTTP/1.1 200", "Content-Length: 0"),
+}
+
+# A target, who is asked, or a form behind its type.
+HTTP_TARGETS = {
+    **{f"target-{name}": b"\0" + text.encode() for name, text in {
+        "plain": "/articles/7?q=a", "escapes": "/a%2f%41%c3%bc%7e", "dots": "/a/../b", "hidden-dots": "/a/%2e%2e;x/b", "twice": "/a/%252e%252e%252fb",
+        "method": "/?a=b&_method=PUT", "odd": "/a|b{c}[d];e", "query": "?a", "slashes": "//host/a", "backslash": "/a\\b"}.items()},
+    **{f"authority-{name}": b"\1" + text.encode() for name, text in {
+        "name": "help.example.com", "port": "help.example.com:8443", "four": "10.96.0.7:80", "six": "[2001:db8::7]:443", "mapped": "[::ffff:10.0.0.1]",
+        "user": "user@host", "dot": "Help.Example.COM.", "number": "2130706433"}.items()},
+    "form-fields": b"\2application/x-www-form-urlencoded; charset=utf-8\0a=b&c=%5fmethod",
+    "form-parts": b'\2multipart/form-data; boundary=x\0--x\r\nContent-Disposition: form-data; name="_method"\r\n\r\nPUT\r\n--x--\r\n',
+    "form-hidden": b"\2application/x-www-form-urlencoded; charset=utf-16be\0\0_\0m",
+    "form-other": b"\2application/json\0{}",
+}
+
+SEEDS = {"dns_query": QUERIES, "dns_answer": ANSWERS, "client_hello": HELLOS, "policy_document": DOCUMENTS, "channel_message": MESSAGES, "http_message": HTTP_MESSAGES, "http_target": HTTP_TARGETS}
 
 
 def main(command):

@@ -11,7 +11,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-targets=(dns_query dns_answer client_hello policy_document channel_message)
+targets=(dns_query dns_answer client_hello policy_document channel_message http_message http_target)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/remit/fuzz
 programs=target/fuzz/$(rustc --print host-tuple)/release
 crashes=target/fuzz/crashes
@@ -25,7 +25,7 @@ flags=(
 )
 
 # Longer inputs than these say nothing new. Those of client_hello pass the limit of a hello.
-declare -A longest=([dns_query]=1024 [dns_answer]=2048 [client_hello]=20480 [policy_document]=8192 [channel_message]=4096)
+declare -A longest=([dns_query]=1024 [dns_answer]=2048 [client_hello]=20480 [policy_document]=8192 [channel_message]=4096 [http_message]=4096 [http_target]=1024)
 
 # build COMMAND ARG...: of cargo, with what the targets are built with
 build() {

@@ -4,6 +4,7 @@
 //! is an error.
 
 pub mod dns;
+pub mod form;
 pub mod http1;
 mod reader;
 pub mod tls;

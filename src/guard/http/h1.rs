@@ -10,9 +10,7 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
-use super::pipeline::{
-    Based, Broken, Done, Form, Judged, Refused, Said, Sink, Source, To, Whole, form, form_names_a_method, form_of, judge, pass, record,
-};
+use super::pipeline::{Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, form, judge, pass, record};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Reader, Stream, Writer, reset};
@@ -21,6 +19,7 @@ use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
 use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::{Authority, DomainName, Host, SAFE_METHODS};
+use crate::wire::form::{Form, form_names_a_method, form_of};
 use crate::wire::http1::{
     Body, Ends, Fault, Field, LAST_CHUNK, Length, Persistence, Piece, Request, Response, Scan, Target, write_chunk_size, write_head,
 };

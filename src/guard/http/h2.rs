@@ -21,9 +21,7 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
-use super::pipeline::{
-    Based, Broken, Done, Form, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, form_names_a_method, form_of, judge, pass, record,
-};
+use super::pipeline::{Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, judge, pass, record};
 use crate::guard::gate::Denied;
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Begun, Stream};
@@ -32,6 +30,7 @@ use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
 use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
+use crate::wire::form::{Form, form_names_a_method, form_of};
 use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
 
 /// Of a stream, in each direction: what waits in the guard at most.

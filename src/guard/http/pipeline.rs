@@ -15,7 +15,7 @@ use super::Client;
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::{Access, Outcome};
 use crate::policy::{Attempt, MethodField, Of, Permit, Reason, Request};
-use crate::scope::{Authority, RequestTarget, names_a_method};
+use crate::scope::{Authority, RequestTarget};
 
 /// Longer paths, hosts and methods are cut in records.
 const LONGEST_RECORDED: usize = 256;
@@ -231,81 +231,6 @@ impl Based<'_> {
     }
 }
 
-/// What a body is to a framework that takes a field of a form for the method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    No,
-    Fields,
-    Parts,
-    /// It may be one, or be read as one, and cannot be looked into.
-    Hidden,
-}
-
-/// By its method, and by all fields `content-type` and `content-encoding`. Frameworks look for a method in POST alone.
-pub fn form_of(method: &str, types: &[&[u8]], codings: &[&[u8]]) -> Form {
-    if method != "POST" {
-        return Form::No;
-    }
-    let [kind] = types else {
-        // Without a type some take it for a form; with two, each takes another.
-        return if types.is_empty() && codings.is_empty() { Form::Fields } else { Form::Hidden };
-    };
-    let text = String::from_utf8_lossy(kind).to_ascii_lowercase();
-    let mut parameters = text.split(';').map(str::trim);
-    let form = match parameters.next().unwrap_or_default() {
-        "" | "application/x-www-form-urlencoded" => Form::Fields,
-        kind if kind.contains(',') || kind.contains("form-urlencoded") => return Form::Hidden,
-        kind if kind.starts_with("multipart/") => Form::Parts,
-        _ => return Form::No,
-    };
-    let known = |charset: &str| matches!(charset.trim().trim_matches('"'), "utf-8" | "utf8" | "us-ascii" | "iso-8859-1");
-    let plain = parameters.filter_map(|p| p.split_once('=')).all(|(name, value)| name.trim() != "charset" || known(value));
-    if plain && codings.iter().all(|coding| coding.eq_ignore_ascii_case(b"identity")) { form } else { Form::Hidden }
-}
-
-/// Whether a form names another method.
-pub fn form_names_a_method(kind: Form, form: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(form);
-    match kind {
-        Form::No => false,
-        Form::Hidden => true,
-        Form::Fields => names_a_method(&text),
-        Form::Parts => part_names(&text).any(|name| name.is_none_or(|name| names_a_method(&name))),
-    }
-}
-
-/// What may be names of parts, wherever in the body it stands, so that no reading of its borders differs. None: it is written so that
-/// programs differ in what it says.
-fn part_names(body: &str) -> impl Iterator<Item = Option<String>> {
-    // The bytes of letters stay where they are.
-    let lower = body.to_ascii_lowercase();
-    let ends: Vec<usize> = lower.match_indices("name").filter(|(at, _)| !lower[..*at].ends_with("file")).map(|(at, _)| at + 4).collect();
-    ends.into_iter().filter_map(move |end| {
-        let rest = body[end..].trim_start();
-        if rest.starts_with('*') {
-            return Some(None);
-        }
-        let value = rest.strip_prefix('=')?.trim_start();
-        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''));
-        let value = quote.map_or(value, |quote| &value[quote.len_utf8()..]);
-        let mut name = String::new();
-        let mut escaped = false;
-        for c in value.chars() {
-            match c {
-                _ if escaped => {
-                    name.push(c);
-                    escaped = false;
-                }
-                '\\' => escaped = true,
-                '\r' | '\n' => break,
-                c if Some(c) == quote || quote.is_none() && (c == ';' || c.is_whitespace()) => break,
-                c => name.push(c),
-            }
-        }
-        Some(Some(name))
-    })
-}
-
 /// What is written of a request that was let through.
 pub struct Done<'a> {
     pub method: &'a str,
@@ -343,49 +268,6 @@ fn trace_id(value: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_a_form() {
-        for (method, types, codings, expected) in [
-            ("POST", &["application/x-www-form-urlencoded"][..], &[][..], Form::Fields),
-            ("POST", &["Application/X-WWW-Form-Urlencoded; Charset=\"UTF-8\""], &[], Form::Fields),
-            ("POST", &["multipart/form-data; boundary=x"], &["identity"], Form::Parts),
-            ("POST", &["application/json"], &["gzip"], Form::No),
-            ("PUT", &["application/x-www-form-urlencoded"], &[], Form::No),
-            ("POST", &[], &[], Form::Fields),
-            ("POST", &[""], &[], Form::Fields),
-            ("POST", &[], &["gzip"], Form::Hidden),
-            ("POST", &["text/plain", "application/x-www-form-urlencoded"], &[], Form::Hidden),
-            ("POST", &["text/plain, application/x-www-form-urlencoded"], &[], Form::Hidden),
-            ("POST", &["application/x-www-form-urlencoded"], &["gzip"], Form::Hidden),
-            ("POST", &["application/x-www-form-urlencoded"], &["identity, gzip"], Form::Hidden),
-            ("POST", &["application/x-www-form-urlencoded;charset=utf-16be"], &[], Form::Hidden),
-            ("POST", &["multipart/form-data; charset=ibm037; boundary=x"], &[], Form::Hidden),
-        ] {
-            let bytes = |all: &[&'static str]| all.iter().map(|text| text.as_bytes()).collect::<Vec<_>>();
-            assert_eq!(form_of(method, &bytes(types), &bytes(codings)), expected, "{method} {types:?} {codings:?}");
-        }
-    }
-
-    #[test]
-    fn names_of_parts() {
-        for (head, expected) in [
-            ("name=\"_method\"", true),
-            ("NAME = '_method'", true),
-            ("name=_method; x", true),
-            ("name=\"\\_method\"", true),
-            ("name=\".method\"", true),
-            ("name=\" _method\"", true),
-            ("name*=utf-8''%5fmethod", true),
-            ("name=\"payment_method\"", false),
-            ("name=\"a\"; filename*=utf-8''b", false),
-            ("filename=\"_method\"", false),
-        ] {
-            let body = format!("--x\r\nContent-Disposition: form-data; {head}\r\n\r\nDELETE\r\n--x--\r\n");
-            assert_eq!(form_names_a_method(Form::Parts, body.as_bytes()), expected, "{head}");
-        }
-        assert!(!form_names_a_method(Form::Fields, b"a=_method"));
-    }
 
     #[test]
     fn where_redirects_of_a_base_url_lead() {
