@@ -17,7 +17,7 @@ use crate::guard::stream::{Reader, Stream, Writer, reset};
 use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
-use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
+use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::{Authority, DomainName, Host, SAFE_METHODS};
 use crate::wire::form::{Form, form_names_a_method, form_of};
 use crate::wire::http1::{
@@ -245,7 +245,7 @@ async fn exchange(
         Ok(judged) => judged,
         Err(refused) => return answered(gate, writer, *refused, request, &body).await,
     };
-    let Judged { permit, target, raw } = judged;
+    let Judged { permit, target, raw, .. } = &judged;
     let attempt = || Attempt::Request {
         method: super::pipeline::cut(request.method).to_owned(),
         host: authority.to_string(),
@@ -282,14 +282,14 @@ async fn exchange(
     let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
 
     let host = permit.authority().unwrap_or(authority).clone();
-    let scheme = client.scheme_of(&permit);
+    let scheme = client.scheme_of(permit);
     // The name by which it was asked: in Observe a permit bears none.
     let source = if let To::Base(path) = &said.to { path[1..].split(['/', '?']).next() } else { None };
     let based = source.map(|source| Based { source, scheme, authority: &host });
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut current = match ready(gate, client, &permit, link.take()).await {
+        let mut current = match ready(gate, client, permit, link.take()).await {
             Ok(current) => current,
             Err(denied) => return answered(gate, writer, refusal(denied), request, &body).await,
         };
@@ -312,13 +312,14 @@ async fn exchange(
             sent: &sent,
             received: &received,
         };
-        let ended = gate.while_permitted(&permit, Some(reached), talk.on(reader, writer, &mut current)).await;
+        let still = |policy: &GuardPolicy| judged.still(policy, client, &said, Some(reached));
+        let ended = gate.while_still(still, talk.on(reader, writer, &mut current)).await;
         let (sent, received) = (sent.into_inner(), received.into_inner());
         current.slot.sent.fetch_add(sent, Ordering::Relaxed);
         current.slot.received.fetch_add(received, Ordering::Relaxed);
         let log = |status| {
             let trace = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("traceparent")).map(|field| field.value);
-            record(gate, &permit, &Done { method: request.method, host: &host, path: target.path(), status, sent, received, trace, began });
+            record(gate, permit, &Done { method: request.method, host: &host, path: target.path(), status, sent, received, trace, began });
         };
         let end = match ended {
             Ok(end) => end,

@@ -28,7 +28,7 @@ use crate::guard::stream::{Begun, Stream};
 use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
-use crate::policy::{Attempt, Forms, Leg, MethodField, Permit, Reason, Upstream};
+use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
 use crate::wire::form::{Form, form_names_a_method, form_of};
 use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
@@ -183,13 +183,14 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     }
     let to = if client.is_own() { To::Base(path) } else { To::Authority(path) };
     let said = Said { method: head.method.as_str(), authority: &authority, to, upgrade: None, method_field };
-    let Judged { permit, target, raw } = match judge(gate, client, &said) {
+    let judged = match judge(gate, client, &said) {
         Ok(judged) => judged,
         Err(refused) => {
             let Refused { denied, attempt } = *refused;
             return Exchange { outcome: Err(Failed::Refused(denied)), attempt, grpc };
         }
     };
+    let Judged { permit, target, raw, .. } = &judged;
     let host = permit.authority().unwrap_or(&authority).clone();
     attempt = Attempt::Request {
         method: cut(head.method.as_str()).to_owned(),
@@ -212,13 +213,13 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         }
     }
 
-    let mut link = match session.link(&permit).await {
+    let mut link = match session.link(permit).await {
         Ok(link) => link,
         Err(denied) => refused!(denied),
     };
     let slot = gate.usage.of(permit.source());
     let text = raw.map_or_else(|| target.to_string(), str::to_owned);
-    let scheme = client.scheme_of(&permit);
+    let scheme = client.scheme_of(permit);
     let source = if client.is_own() { path.strip_prefix('/').and_then(|path| path.split(['/', '?']).next()) } else { None };
     let based = source.map(|source| Based { source, scheme, authority: &host });
     let uri = Uri::builder().scheme(scheme).authority(host.to_string()).path_and_query(text).build();
@@ -251,7 +252,8 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         };
         talk(respond, based, sending, answering, &received, &status, denied_now).await
     };
-    let outcome = match gate.while_permitted(&permit, Some(address), talk).await {
+    let still = |policy: &GuardPolicy| judged.still(policy, client, &said, Some(address));
+    let outcome = match gate.while_still(still, talk).await {
         Ok(outcome) => outcome,
         Err(denied) => Err(Failed::Cut(denied)),
     };
@@ -262,7 +264,7 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         let trace = trace.as_deref();
         record(
             gate,
-            &permit,
+            permit,
             &Done { method: head.method.as_str(), host: &host, path: target.path(), status, sent, received, trace, began },
         );
     }

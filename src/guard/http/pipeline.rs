@@ -3,6 +3,7 @@
 //! Promise: [`pass`] alone moves bodies, whole ones and streams, requests and answers; [`judge`] alone lets a request through.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -14,7 +15,7 @@ use http::HeaderMap;
 use super::Client;
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::{Access, Outcome};
-use crate::policy::{Attempt, MethodField, Of, Permit, Reason, Request};
+use crate::policy::{Attempt, GuardPolicy, MethodField, Of, Permit, Reason, Request};
 use crate::scope::{Authority, RequestTarget};
 
 /// Longer paths, hosts and methods are cut in records.
@@ -102,6 +103,17 @@ pub struct Judged<'a> {
     pub target: RequestTarget<'a>,
     /// It could not be judged, and Observe lets it through as it is.
     pub raw: Option<&'a str>,
+    of: Of<'a>,
+}
+
+impl Judged<'_> {
+    /// Whether it would be let through by this policy as well. `reached`: where it goes, once that is known.
+    pub fn still(&self, policy: &GuardPolicy, client: &Client, said: &Said<'_>, reached: Option<IpAddr>) -> Result<(), Reason> {
+        policy.still(&self.permit, reached)?;
+        let Said { method, upgrade, method_field, authority: _, to: _ } = said;
+        let request = Request { of: self.of, method, target: &self.target, upgrade: *upgrade, method_field: *method_field };
+        if self.raw.is_some() { Ok(()) } else { policy.request(&client.site, &request).map(drop) }
+    }
 }
 
 /// Why a request is not made.
@@ -144,7 +156,7 @@ pub fn judge<'a>(gate: &Gate, client: &Client, said: &Said<'a>) -> Result<Judged
                 let declare = policy.declaration_of(&client.site, &request, reason);
                 gate.records.judged(Outcome::LetThrough, reason, &attempt(method, host, target.path(), declare), Some(&policy));
             }
-            Ok(Judged { permit, target, raw: None })
+            Ok(Judged { permit, target, raw: None, of })
         }
         Err(reason) => {
             let declare = policy.declaration_of(&client.site, &request, reason);
@@ -154,7 +166,7 @@ pub fn judge<'a>(gate: &Gate, client: &Client, said: &Said<'a>) -> Result<Judged
 }
 
 /// Observe lets a path through that has no one form, as it is.
-fn observed_raw<'a>(gate: &Gate, client: &Client, said: &Said<'a>, of: Of<'_>, text: &'a str) -> Result<Judged<'a>, Reason> {
+fn observed_raw<'a>(gate: &Gate, client: &Client, said: &Said<'a>, of: Of<'a>, text: &'a str) -> Result<Judged<'a>, Reason> {
     let policy = gate.policy().map_err(|denied| denied.reason)?;
     let target = RequestTarget::parse("/").map_err(|_| Reason::PathAmbiguous)?;
     let request = Request { of, method: said.method, target: &target, upgrade: said.upgrade, method_field: said.method_field };
@@ -165,7 +177,7 @@ fn observed_raw<'a>(gate: &Gate, client: &Client, said: &Said<'a>, of: Of<'_>, t
         &attempt(said.method, said.authority, path_of(&said.to), None),
         Some(&policy),
     );
-    Ok(Judged { permit, target, raw: Some(text) })
+    Ok(Judged { permit, target, raw: Some(text), of })
 }
 
 fn path_of<'a>(to: &To<'a>) -> &'a str {

@@ -9,6 +9,7 @@ mod channel;
 mod connections;
 mod guard_process;
 mod http_answers;
+mod http_changes;
 mod http_smuggling;
 mod http_url;
 mod http_wire;
