@@ -1,6 +1,6 @@
 //! The decision: a name that is asked for, a connection that begins, a server that is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -133,6 +133,15 @@ impl Site {
     /// What the client speaks; with [`Scheme::Https`] the guard ends the client's TLS.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// The port that is asked. None: at the guard's own, whatever is said.
+    pub fn port(&self) -> Option<u16> {
+        match &self.of {
+            Candidates::Services { to, .. } | Candidates::Hosts { to } => Some(to.port()),
+            Candidates::Host { name: _, port } => Some(*port),
+            Candidates::Own => None,
+        }
     }
 }
 
@@ -324,6 +333,56 @@ impl GuardPolicy {
             Some(First::Hello(Ok(said))) if said != name => refuse(Reason::ServerNameNotDeclared),
             Some(First::Hello(Ok(_))) => self.host(name, port).unwrap_or_else(refuse),
         }
+    }
+
+    /// Leave to greet whom the requests of this connection will be for, where the guard ends the app's TLS for this server: TLS alone, by
+    /// which it is learned what is spoken there. Each request is judged for itself.
+    pub fn greet(&self, site: &Site, server: &DomainName) -> Result<Permit, Reason> {
+        let Site { of, scheme } = site;
+        if self.suspended {
+            return Err(Reason::Suspended);
+        }
+        if *scheme != Scheme::Https || self.observes() {
+            return Err(Reason::NotInspected);
+        }
+        let permit = |declared: &[Declared], upstream| {
+            let seen = declared.iter().find(|declared| declared.http.as_ref().is_some_and(|http| http.inspect == Inspect::Intercept))?;
+            let leg = Leg::Http(Scheme::Https);
+            Some(Permit { leg, ..Permit::bytes(upstream, seen.source.clone()) })
+        };
+        let greeted = match of {
+            Candidates::Host { name, port } if name == server => {
+                let declared = self.hosts.get(name).and_then(|ports| ports.get(port));
+                declared.and_then(|declared| permit(declared, Upstream::Named { name: name.clone(), port: *port }))
+            }
+            Candidates::Services { to, names } => names.iter().find_map(|name| {
+                let is_it = |service: &&DeclaredService| self.is_meant(server, name) && self.may_be_at(service, to.ip());
+                let declared = self.service_of(name).filter(is_it)?.ports.get(&to.port())?;
+                permit(declared, Upstream::Service { name: name.clone(), address: *to })
+            }),
+            Candidates::Host { .. } | Candidates::Hosts { .. } | Candidates::Own => None,
+        };
+        greeted.ok_or(Reason::NotInspected)
+    }
+
+    /// The servers for which the guard ends the app's TLS, by every name that a client may say. (Names of the pods of a headless Service lie
+    /// below its own.)
+    pub fn inspected(&self) -> BTreeSet<DomainName> {
+        let seen = |ports: &BTreeMap<u16, Vec<Declared>>| {
+            ports.values().flatten().flat_map(|declared| &declared.http).any(|http| http.inspect == Inspect::Intercept)
+        };
+        let hosts = self.hosts.iter().filter(|(_, ports)| seen(ports)).map(|(name, _)| name.clone());
+        let services = self.service_names.iter().filter(|(_, service)| seen(&service.ports)).flat_map(|(full, _)| {
+            let within = [&self.domain.to_string(), "svc", &self.workload.namespace].map(|suffix| suffix.parse::<DomainName>().ok());
+            let mut said = vec![full.clone()];
+            for suffix in within.iter().flatten() {
+                // `orders.123` reads as an address; nobody means the Service by it.
+                let shorter = said.last().and_then(|longer| longer.before(suffix)).and_then(|shorter| shorter.as_str().parse().ok());
+                said.extend(shorter);
+            }
+            said
+        });
+        hosts.chain(services).collect()
     }
 
     /// A request on a connection that [`Self::connect`] found to be of this site.

@@ -199,7 +199,9 @@ impl Reason {
             Self::PathAmbiguous => "ask for the path in its plain form",
             Self::MethodOverride => "use the method itself, and plain forms",
             Self::UpgradeNotDeclared => "declare `upgrades: [WebSocket]`, or do without; no other protocol can be declared",
-            Self::NotInspected => "ask through the base URL of the data source, or declare `tlsInspection: Enabled`",
+            Self::NotInspected => {
+                "ask through the base URL of the data source, or declare `tlsInspection: Enabled`; where that is declared, make the pod anew: its certificate authority is only for names that were declared when the pod began"
+            }
             Self::SourceNotDeclared => "use the name of a data source as the first part of the path",
             Self::RequestMalformed => "use a client that speaks HTTP as its standard says",
             Self::RequestTooLarge => "send less in fields, or less in a form",

@@ -720,3 +720,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whose_tls_is_ended_and_who_may_be_greeted() {
+    let policy = http_policy(|_| {});
+    let names: Vec<String> = policy.inspected().iter().map(ToString::to_string).collect();
+    let expected = ["help.example.com", "vault", "vault.support", "vault.support.svc", "vault.support.svc.cluster.local"];
+    assert_eq!(names, expected, "each as a client may say it");
+    let other = http_policy(|d| d["workload"]["namespace"] = json!("elsewhere"));
+    assert!(!other.inspected().contains(&name("vault")) && other.inspected().contains(&name("vault.support")));
+
+    let site = |policy: &GuardPolicy, server: &str| match policy
+        .connect(Arrived::At { to: at("203.0.113.7:443"), names: &[] }, Some(&First::Hello(Ok(name(server)))))
+    {
+        Connect::Http(site) => site,
+        other => panic!("{other:?}"),
+    };
+    let help = site(&policy, "help.example.com");
+    let permit = policy.greet(&help, &name("help.example.com")).unwrap();
+    assert_eq!((permit.leg(), permit.source(), help.port()), (Leg::Http(Scheme::Https), "help", Some(443)));
+    assert_eq!(permit.upstream(), &Upstream::Named { name: name("help.example.com"), port: 443 });
+    assert_eq!(policy.greet(&help, &name("model.example.com")), Err(Reason::NotInspected));
+    assert_eq!(policy.greet(&Site::OWN, &name("help.example.com")), Err(Reason::NotInspected));
+    let vault = name("vault.support.svc.cluster.local");
+    let arrived = Arrived::At { to: at("10.96.0.1:443"), names: std::slice::from_ref(&vault) };
+    let Connect::Http(service) = policy.connect(arrived, Some(&First::Hello(Ok(name("vault.support"))))) else { panic!() };
+    let permit = policy.greet(&service, &name("vault.support")).unwrap();
+    assert_eq!(permit.upstream(), &Upstream::Service { name: vault, address: at("10.96.0.1:443") });
+    for (change, reason) in [
+        (json!({"suspended": true}), Reason::Suspended),
+        (json!({"mode": "Observe"}), Reason::NotInspected),
+        (json!({"destinations": []}), Reason::NotInspected),
+    ] {
+        let changed = http_policy(|d| d.as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
+        for (site, server) in [(&help, "help.example.com"), (&service, "vault.support")] {
+            assert_eq!(changed.greet(site, &name(server)), Err(reason), "{change}");
+        }
+    }
+}
