@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use remit::guard::{Authority, Options, redirect, run};
+use remit::guard::{Authority, Options, Places, redirect, run};
 use remit::policy::WorkloadId;
 use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE, TOKEN_FILE};
 use remit::policy::signed::Trust;
@@ -50,6 +50,13 @@ enum Command {
         /// Where the pod's search list stands.
         #[arg(long, default_value = "/etc/resolv.conf")]
         resolv_conf: PathBuf,
+        /// Where what the app is to trust is written before it starts, for TLS that the guard looks into: ca.pem (the guard's own certificate
+        /// authority), bundle.pem and truststore.jks (upstreams' authorities as well). Without it such TLS is refused.
+        #[arg(long, value_name = "DIRECTORY")]
+        trust_store: Option<PathBuf>,
+        /// Where the certificate authority is kept over restarts of the guard, with its key: nobody else may read there. Without it, in memory.
+        #[arg(long, value_name = "DIRECTORY", requires = "trust_store")]
+        ca: Option<PathBuf>,
         /// Seconds that open connections may go on after SIGTERM.
         #[arg(long, default_value_t = 5)]
         drain_seconds: u16,
@@ -60,9 +67,11 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, trust, workload, unsigned: _, token, resolv_conf, drain_seconds } => {
+        Command::Run { policy, trust, workload, unsigned: _, token, resolv_conf, trust_store, ca, drain_seconds } => {
             let authority = trust.zip(workload).map_or(Authority::File, |(trust, workload)| Authority::Signed(trust, workload));
-            let options = Options { policy, authority, token, resolv_conf, drain: Duration::from_secs(drain_seconds.into()) };
+            let inspection = trust_store.map(|trust_store| Places { trust_store, ca });
+            let drain = Duration::from_secs(drain_seconds.into());
+            let options = Options { policy, authority, token, resolv_conf, inspection, drain };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
         }

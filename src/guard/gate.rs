@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Held;
+use super::authority::Inspection;
 use super::record::Records;
 use super::resolver::SharedResolver;
 use super::upstream::Upstreams;
@@ -16,6 +17,8 @@ pub struct Gate {
     pub records: Arc<Records>,
     pub usage: Arc<Usage>,
     pub upstreams: Upstreams,
+    /// Where the guard may end the app's TLS.
+    pub inspection: Option<Arc<Inspection>>,
 }
 
 /// Why not, and by which policy.

@@ -2,20 +2,22 @@
 //!
 //! `redirect` sends the pod's traffic here (an init container of its own). `keeper` holds the newest valid policy, which
 //! comes from a file and over `channel`. `dns` answers declared
-//! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `record`
-//! writes down what was refused, `usage` counts what passed, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
+//! names, `resolver` finds and remembers their addresses, `tcp` lets connections through that [`crate::policy`] permits, `http` their
+//! requests, `authority` vouches to the app for the guard where it looks into TLS, `record` writes down what was refused, `usage` counts what passed, `health` says when it is ready, `harden` takes from the guard what it does not need. One thread; memory
 //! and connections are bounded.
 //!
 //! Promise: no connection of the app is made without a [`crate::policy::Permit`]; without a valid policy nothing is permitted. Without one
 //! go the guard's own ways: questions to the cluster's DNS, for names that the policy declares (in Observe also what the app asks), and
 //! the control channel, to where the policy says.
 
+mod authority;
 pub mod channel;
 mod dns;
 mod gate;
 mod harden;
 mod health;
 mod http;
+mod jks;
 mod keeper;
 mod newest;
 mod peer;
@@ -38,6 +40,7 @@ use tokio::sync::watch;
 
 use crate::policy::GuardPolicy;
 
+pub use authority::Places;
 pub use keeper::Authority;
 pub use record::Records;
 
@@ -55,6 +58,8 @@ pub struct Options {
     pub token: PathBuf,
     /// Where the pod's search list stands.
     pub resolv_conf: PathBuf,
+    /// For looking into the app's TLS. None: where a policy asks for it, TLS is refused.
+    pub inspection: Option<Places>,
     /// How long open connections may go on after the guard was told to end (the app has ended by then).
     pub drain: Duration,
 }
@@ -67,13 +72,15 @@ pub enum GuardError {
     Listen { at: SocketAddr, source: io::Error },
     #[error("signals: {0}")]
     Signals(io::Error),
+    #[error(transparent)]
+    Inspection(#[from] authority::AuthorityError),
     #[error("the control channel: {0}")]
     Channel(#[from] channel::ChannelError),
 }
 
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
-    let Options { policy, authority, token, resolv_conf, drain } = options;
+    let Options { policy, authority, token, resolv_conf, inspection, drain } = options;
     let hardening = harden::begin()?;
     let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
     let (records, usage) = (Arc::new(Records::stdout()), Arc::new(usage::Usage::default()));
@@ -85,6 +92,17 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     };
     let keeper = Arc::new(keeper::Keeper::new(authority, records.clone()));
     let held = keeper.held();
+    let inspection = match inspection {
+        Some(places) => {
+            // Whom the guard may vouch for is decided while it can still write.
+            if let Ok(note) = std::fs::read(&policy) {
+                keeper.offer(keeper::Source::File, &note);
+            }
+            let policy = held.borrow().clone();
+            Some(Arc::new(authority::Inspection::begin(&places, policy.as_deref(), &records)?))
+        }
+        None => None,
+    };
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
     let health = health::listen().await?;
     let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
@@ -94,13 +112,14 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         records: records.clone(),
         usage: usage.clone(),
         upstreams: upstream::Upstreams::default(),
+        inspection: inspection.clone(),
     };
     let tcp = tcp::Server::listen(Arc::new(gate), hardening.connections()).await?;
     hardening.confine(&policy, &records)?;
     let last = records.clone();
     let counter = tokio::spawn({
-        let records = records.clone();
-        async move { tokio::join!(records.count(), records.write_together()) }
+        let (records, held) = (records.clone(), held.clone());
+        async move { tokio::join!(records.count(), records.write_together(), authority::watch(inspection, held, records.clone())) }
     });
     let channel = client.map(|client| {
         let speaker = channel::Speaker { client, token, keeper: keeper.clone(), resolver, records, usage };

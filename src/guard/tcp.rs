@@ -238,7 +238,7 @@ impl Door {
             Ok(Judged::Bytes(permit, policy)) => self.pass(&mut client, &permit, policy, &first, asked.wanted(), &attempt).await,
             Ok(Judged::Requests(site)) => {
                 let server = if let Attempt::Server { name, .. } = attempt { Some(name) } else { None };
-                let who = Client { site, wanted: asked.wanted(), server };
+                let who = Client { site, wanted: asked.wanted(), server, greeted: None };
                 // In a box: a connection of which bytes pass does not pay for it.
                 return Box::pin(http::begin(self, client, first, who)).await;
             }
@@ -474,6 +474,7 @@ mod tests {
             records: Arc::new(Records::to(Box::new(log.clone()))),
             usage: Arc::default(),
             upstreams: Upstreams::default(),
+            inspection: None,
         };
         let door = Server::of(Vec::new(), Arc::new(gate), 1).door;
         let (_app, client) = pair().await;

@@ -87,16 +87,18 @@ impl Upstreams {
     }
 }
 
+/// Authorities that certificates of upstreams may lead to.
+pub fn roots(roots: Option<&Roots>) -> Vec<CertificateDer<'static>> {
+    let public = roots.is_none_or(|roots| roots.public);
+    let public = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter(|_| public).cloned();
+    let private = roots.iter().flat_map(|roots| &roots.certificates);
+    public.chain(private.flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok))).collect()
+}
+
 impl Trust {
     fn new(roots: Option<Roots>) -> Result<Self, Reason> {
         let mut store = RootCertStore::empty();
-        let Roots { public, certificates } = roots.clone().unwrap_or(Roots { public: true, certificates: Vec::new() });
-        if public {
-            store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-        }
-        for pem in &certificates {
-            store.add_parsable_certificates(CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok));
-        }
+        store.add_parsable_certificates(self::roots(roots.as_ref()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         // Nobody is trusted where nothing can be read.
         let verifier =

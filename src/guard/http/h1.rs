@@ -58,9 +58,11 @@ enum After {
 }
 
 /// Until the connection has ended.
-pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, client: Client) {
+pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, mut client: Client) {
     let gate = door.gate();
-    let mut link = None;
+    // By the time of the first request it may have been closed.
+    let greeted = client.greeted.take().filter(|(_, reached)| reached.version == Version::One);
+    let mut link = greeted.map(|(permit, reached)| Link { used: true, ..Link::new(gate, &permit, reached) });
     let after = loop {
         let head = match gate.while_still(|policy| policy.still_of(&client.site), head(&mut reader)).await {
             Ok(Ok(Some(head))) => head,
@@ -397,23 +399,28 @@ async fn ready(gate: &Gate, client: &Client, permit: &Permit, link: Option<Link>
         return Ok(link);
     }
     let reaching = Box::pin(gate.reach_http(permit, client.wanted, &[Version::One], client.server.as_ref()));
-    let Reached { stream, address, version: _ } = gate.while_permitted(permit, None, reaching).await??;
-    let (from, to) = tokio::io::split(stream);
-    let slot = gate.usage.of(permit.source());
-    slot.connections.fetch_add(1, Ordering::Relaxed);
-    Ok(Link {
-        upstream: permit.upstream().clone(),
-        leg: permit.leg(),
-        reader: Reader::new(from, BytesMut::new()),
-        writer: Writer::new(to),
-        address,
-        slot,
-        source: permit.source().to_owned(),
-        used: false,
-    })
+    let reached = gate.while_permitted(permit, None, reaching).await??;
+    Ok(Link::new(gate, permit, reached))
 }
 
 impl Link {
+    fn new(gate: &Gate, permit: &Permit, reached: Reached) -> Self {
+        let Reached { stream, address, version: _ } = reached;
+        let (from, to) = tokio::io::split(stream);
+        let slot = gate.usage.of(permit.source());
+        slot.connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            upstream: permit.upstream().clone(),
+            leg: permit.leg(),
+            reader: Reader::new(from, BytesMut::new()),
+            writer: Writer::new(to),
+            address,
+            slot,
+            source: permit.source().to_owned(),
+            used: false,
+        }
+    }
+
     /// Nothing came that nobody asked for, the end neither.
     async fn is_quiet(&mut self) -> bool {
         let silent = std::future::poll_fn(|context| std::task::Poll::Ready(self.reader.poll_more(context).is_pending())).await;

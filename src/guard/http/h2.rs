@@ -51,6 +51,8 @@ struct Session {
     door: Arc<Door>,
     client: Client,
     links: Mutex<Vec<Link>>,
+    /// A connection that is there already, and by what leave.
+    greeted: Mutex<Option<(Permit, Reached)>>,
 }
 
 /// A connection to an upstream, for every request to it.
@@ -65,8 +67,9 @@ struct Link {
 }
 
 /// Until the connection has ended.
-pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, client: Client) {
-    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default() });
+pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) {
+    let greeted = client.greeted.take().filter(|(_, reached)| reached.version == Version::Two);
+    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default(), greeted: Mutex::new(greeted) });
     let gate = door.gate();
     let mut builder = h2::server::Builder::new();
     builder
@@ -419,8 +422,32 @@ impl Session {
                 return Ok(link);
             }
         }
-        let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
-        let Reached { stream, address, version: _ } = gate.while_permitted(permit, None, reaching).await??;
+        let fits = |(leave, reached): &(Permit, Reached)| {
+            let still = gate.policy().is_ok_and(|policy| policy.still(permit, Some(reached.address)).is_ok());
+            still && leave.upstream() == permit.upstream() && leave.leg() == permit.leg()
+        };
+        let mut link = None;
+        if let Some((_, reached)) = self.greeted.lock().await.take().filter(fits) {
+            // By now it may have been closed.
+            link = self.speak(permit, reached).await.ok();
+        }
+        let link = match link {
+            Some(link) => link,
+            None => {
+                let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
+                self.speak(permit, gate.while_permitted(permit, None, reaching).await??).await?
+            }
+        };
+        if links.len() >= MOST_LINKS {
+            links.remove(0);
+        }
+        links.push(link.clone());
+        Ok(link)
+    }
+
+    async fn speak(&self, permit: &Permit, reached: Reached) -> Result<Link, Denied> {
+        let gate = self.door.gate();
+        let Reached { stream, address, version: _ } = reached;
         let mut builder = h2::client::Builder::new();
         builder
             .initial_window_size(WINDOW)
@@ -438,12 +465,7 @@ impl Session {
             let _ = connection.await;
         });
         let send = send.ready().await.map_err(|_| malformed_now(gate))?;
-        let link = Link { upstream: permit.upstream().clone(), leg: permit.leg(), send, address, _driver: Arc::new(driver) };
-        if links.len() >= MOST_LINKS {
-            links.remove(0);
-        }
-        links.push(link.clone());
-        Ok(link)
+        Ok(Link { upstream: permit.upstream().clone(), leg: permit.leg(), send, address, _driver: Arc::new(driver) })
     }
 }
 

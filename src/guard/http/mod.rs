@@ -13,6 +13,7 @@
 mod answer;
 mod h1;
 mod h2;
+mod inspect;
 mod pipeline;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use tokio::net::TcpStream;
 
 use super::stream::{Begun, Reader, Stream, Writer, reset};
 use super::tcp::Door;
+use super::upstream::{Reached, Version};
 use crate::policy::{Leg, Permit, Scheme, Site};
 use crate::scope::DomainName;
 
@@ -33,12 +35,14 @@ pub struct Client {
     pub wanted: Option<SocketAddr>,
     /// The server that it named in TLS.
     pub server: Option<DomainName>,
+    /// A connection that is there already, and by what leave: see [`inspect`].
+    pub greeted: Option<(Permit, Reached)>,
 }
 
 impl Client {
     /// Of the guard's own port.
     pub fn own() -> Self {
-        Self { site: Site::OWN, wanted: None, server: None }
+        Self { site: Site::OWN, wanted: None, server: None, greeted: None }
     }
 
     /// What is spoken with the upstream.
@@ -54,6 +58,9 @@ impl Client {
     }
 }
 
+/// The versions that the app is offered in TLS, the best first.
+const OFFERED: &[Version] = &[Version::Two, Version::One];
+
 /// What HTTP/2 begins with, as far as nothing else does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
@@ -61,12 +68,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 pub async fn begin(door: &Arc<Door>, stream: TcpStream, before: BytesMut, client: Client) {
     match client.site.scheme() {
         Scheme::Http => serve(door, Stream::Tcp(stream), before, client).await,
-        Scheme::Https => reset(&stream),
+        Scheme::Https => inspect::begin(door, stream, before, client).await,
     }
 }
 
 /// Until it has ended. TLS is ended already.
 pub async fn serve(door: &Arc<Door>, stream: Stream, before: BytesMut, client: Client) {
+    if matches!(&stream, Stream::App(tls) if tls.get_ref().1.alpn_protocol() == Some(Version::Two.alpn())) {
+        return h2::serve(door, Begun { before, stream }, client).await;
+    }
     let (from, to) = tokio::io::split(stream);
     let (mut reader, writer) = (Reader::new(from, before), Writer::new(to));
     let gate = door.gate();

@@ -13,6 +13,7 @@ mod http_changes;
 mod http_smuggling;
 mod http_url;
 mod http_wire;
+mod inspect;
 mod names;
 mod network;
 mod redirect;
@@ -46,6 +47,7 @@ pub const OPERATORS: [&str; 2] = ["10.244.9.1", "10.244.9.2"];
 const NAMES: &[(&str, &[&str])] = &[
     ("orders.shop.svc.cluster.local", &[ORDERS]),
     ("help.example.com", &HELP),
+    ("mirror.example.com", &HELP),
     ("rebind.example.com", &[ORDERS]),
     ("external.support.svc.cluster.local", &[EVIL[0]]),
     ("remit-guards.remit-system.svc.cluster.local", &OPERATORS),
@@ -190,8 +192,17 @@ impl World {
         self.start_with(&[], &["--reuid", &self.uid.to_string()]);
     }
 
+    /// The sidecar, with more arguments.
+    pub fn start_and(&self, more: &[&str]) {
+        self.begin(&[], &["--reuid", &self.uid.to_string()], more);
+    }
+
     /// The sidecar, by these words, as this user.
     pub fn start_with(&self, by: &[&str], user: &[&str]) {
+        self.begin(by, user, &[]);
+    }
+
+    fn begin(&self, by: &[&str], user: &[&str], more: &[&str]) {
         // Its files must be readable for the guard's user.
         std::fs::set_permissions(self.directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
         let log = std::fs::File::options().create(true).append(true).open(self.path("guard.log")).expect("a log");
@@ -203,6 +214,7 @@ impl World {
             .args([env!("CARGO_BIN_EXE_remit-guard"), "run", "--policy", &self.path("policy.note")])
             .args(["--trust", &signer().trust().to_string(), "--workload", "support/bot/u", "--token", &self.path("token")])
             .args(["--resolv-conf", &self.path("resolv.conf"), "--drain-seconds", "1"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -270,6 +282,11 @@ impl World {
 
     pub fn forget(&self) {
         self.hits.lock().expect("no panic while locked").clear();
+    }
+
+    /// Where upstreams are.
+    pub fn in_world<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        in_namespace(&self.world, act)
     }
 
     pub fn in_pod<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
