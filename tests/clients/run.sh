@@ -9,8 +9,7 @@
 #   inspect    a host declared HTTPS, whose TLS the guard ends; clients trust it by their environment
 #
 #   GUARD=PATH       instead of the debug build; GUARD=stand-in: base-url and proxy without the guard, to prove the clients
-#   GUARD_ARGS=ARGS  more arguments for `remit-guard run`. WORK stands for the run's directory; WORK/tls belongs to the guard's user
-#   GUARD_CA=FILE    way inspect: where the guard leaves the certificate of its CA (WORK/tls/ca.crt)
+#   GUARD_ARGS=ARGS  more arguments for `remit-guard run`. WORK stands for the run's directory; WORK/tls and WORK/ca belong to the guard's user
 #   ONLY=REGEX       only clients of these names
 #
 # What each client said, what arrived at the server, and the guard's log stay in target/clients/results.
@@ -202,8 +201,9 @@ guarded() {
     local more=()
     read -ra more <<<"${GUARD_ARGS:-}"
     arguments+=("${more[@]//WORK/$work}")
-    rm -rf "$work/tls"
-    install -d -o "$uid" -g "$gid" "$work/tls"
+    rm -rf "$work/tls" "$work/ca"
+    install -d -o "$uid" -g "$gid" "$work/tls" "$work/ca"
+    [ "$way" != inspect ] || arguments+=(--trust-store "$work/tls" --ca "$work/ca")
     background "$log" "$pod" setpriv --clear-groups --regid "$gid" --reuid "$uid" \
       "$guard" run --unsigned --policy "$work/policy.json" --resolv-conf "$work/resolv.conf" --drain-seconds 1 "${arguments[@]}"
   fi
@@ -376,12 +376,10 @@ run_way() {
       ;;
     inspect)
       guarded in-pod "$(orders "$(rules Http BaseUrl)")" "$(host help-centre help.example.com 443 "$(rules Https Intercept)")" || return 1
+      # As the guard leaves it for apps.
       mkdir -p "$work/trust"
-      local ca=${GUARD_CA:-WORK/tls/ca.crt}
-      ca=${ca//WORK/$work}
-      until_true 5 test -s "$ca" || { say "the guard has not left the certificate of its CA (GUARD_CA)"; return 1; }
-      cp "$ca" "$work/trust/ca.pem"
-      trust_store "$work/trust"
+      cp "$work/tls/bundle.pem" "$work/trust/ca.pem"
+      cp "$work/tls/truststore.jks" "$work/trust/trust.jks"
       trusting "$work/trust"
       clients_to https "$help_url" help.example.com "$orders_url/echo/other" judged
       ;;
