@@ -1,11 +1,12 @@
-//! The guard program: the init container that redirects, and the sidecar that decides.
+//! The guard program: the init container that redirects, the sidecar that decides, and the same on a machine of one's own.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use remit::guard::{Authority, Options, Places, redirect, run};
+use remit::guard::{Authority, Options, Places, check, redirect, run};
 use remit::policy::WorkloadId;
 use remit::policy::pod::{POLICY_DIRECTORY, POLICY_FILE, TOKEN_FILE};
 use remit::policy::signed::Trust;
@@ -44,6 +45,9 @@ enum Command {
         /// Take the policy of the file as it is (outside of a cluster).
         #[arg(long)]
         unsigned: bool,
+        /// Outside of a cluster: serve base URLs (http://ADDRESS/SOURCE/...) and be a forward proxy here, on loopback, and nothing else.
+        #[arg(long, value_name = "ADDRESS", requires = "unsigned")]
+        listen: Option<SocketAddr>,
         /// The token by which the operator knows this pod; in the directory of the policy.
         #[arg(long, default_value_os_t = PathBuf::from(POLICY_DIRECTORY).join(TOKEN_FILE))]
         token: PathBuf,
@@ -61,20 +65,26 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         drain_seconds: u16,
     },
+    /// Say what a policy file means that is for `run --unsigned`, or what is wrong with it.
+    Check {
+        /// The policy.
+        file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Redirect { uid, gid } => redirected(redirect::Exempt { uid, gid }),
-        Command::Run { policy, trust, workload, unsigned: _, token, resolv_conf, trust_store, ca, drain_seconds } => {
+        Command::Run { policy, trust, workload, unsigned: _, listen, token, resolv_conf, trust_store, ca, drain_seconds } => {
             let authority = trust.zip(workload).map_or(Authority::File, |(trust, workload)| Authority::Signed(trust, workload));
             let inspection = trust_store.map(|trust_store| Places { trust_store, ca });
             let drain = Duration::from_secs(drain_seconds.into());
-            let options = Options { policy, authority, token, resolv_conf, inspection, drain };
+            let options = Options { policy, authority, token, resolv_conf, listen, inspection, drain };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|e| e.to_string()).and_then(|runtime| runtime.block_on(run(options)).map_err(|e| e.to_string()))
         }
+        Command::Check { file } => checked(&file),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,6 +93,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn checked(file: &Path) -> Result<(), String> {
+    let said = |error: String| format!("{}: {error}", file.display());
+    let lines = check(&std::fs::read(file).map_err(|e| said(e.to_string()))?).map_err(said)?;
+    let destinations = if lines.len() == 1 { "destination" } else { "destinations" };
+    println!("ok: {} {destinations}", lines.len());
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(())
 }
 
 fn redirected(exempt: redirect::Exempt) -> Result<(), String> {

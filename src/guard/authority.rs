@@ -235,8 +235,12 @@ fn not_inspected(inspection: Option<&Inspection>, inspected: &BTreeSet<DomainNam
     let names = not.into_iter().take(MOST_NAMES).collect::<Vec<_>>().join(", ");
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let why = match inspection {
-        Some(_) => "were declared after the pod's certificate authority was made; hint: make the pod anew",
-        None => "would need a certificate authority, and this guard has none; hint: --trust-store DIRECTORY, and make the pod anew",
+        Some(_) => {
+            "were declared after the pod's certificate authority was made; hint: make the pod anew (outside of a cluster, start the guard again)"
+        }
+        None => {
+            "would need a certificate authority, and this guard has none; hint: start it with --trust-store DIRECTORY, or ask by base URL"
+        }
     };
     format!("TLS to {names}{more} is refused and not inspected: these names {why}")
 }

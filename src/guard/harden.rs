@@ -33,7 +33,7 @@ const OTHER_FILES: u32 = 40;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HardenError {
-    #[error("it has the user root; hint: give it a `runAsUser` of its own")]
+    #[error("it has the user root; hint: give it a user of its own (`runAsUser` in a pod; elsewhere start it as yourself, without sudo)")]
     Root,
     #[error("it has capabilities ({0:#x}); hint: `capabilities: {{drop: [ALL]}}`")]
     Capabilities(u64),

@@ -5,6 +5,7 @@
 //! what it says then is older, and passed over without a word.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ impl Authority {
     /// The policy that these bytes are.
     pub fn read(&self, bytes: &[u8]) -> Result<GuardPolicy, String> {
         let document = match self {
-            Self::File => Document::read(bytes),
+            Self::File => Document::by_hand(bytes),
             Self::Signed(trust, _) => {
                 let note = std::str::from_utf8(bytes).map_err(|_| format!("the policy: {}", SignedError::Form))?;
                 Document::read(trust.open(note).map_err(|e| format!("the policy: {e}"))?.as_bytes())
@@ -81,6 +82,8 @@ pub enum Offered {
 
 pub struct Keeper {
     authority: Authority,
+    /// Who is asked for names where the policy does not say it.
+    nameservers: Vec<SocketAddr>,
     held: watch::Sender<Option<Arc<GuardPolicy>>>,
     records: Arc<Records>,
     memory: Mutex<Memory>,
@@ -96,7 +99,12 @@ struct Memory {
 
 impl Keeper {
     pub fn new(authority: Authority, records: Arc<Records>) -> Self {
-        Self { authority, held: watch::Sender::new(None), records, memory: Mutex::default() }
+        Self { authority, nameservers: Vec::new(), held: watch::Sender::new(None), records, memory: Mutex::default() }
+    }
+
+    /// For names, where the policy does not say who is asked.
+    pub fn asking(self, nameservers: Vec<SocketAddr>) -> Self {
+        Self { nameservers, ..self }
     }
 
     pub fn held(&self) -> Held {
@@ -106,7 +114,12 @@ impl Keeper {
     /// A policy; signed, where a key says whose count.
     pub fn offer(&self, source: Source, note: &[u8]) -> Offered {
         let next = match self.authority.read(note) {
-            Ok(next) => next,
+            Ok(mut next) => {
+                if next.dns.is_empty() {
+                    next.dns = self.nameservers.clone();
+                }
+                next
+            }
             Err(error) => return self.refused(source, error),
         };
         let now = self.held.borrow().clone();

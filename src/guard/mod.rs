@@ -12,6 +12,7 @@
 
 mod authority;
 pub mod channel;
+mod check;
 mod dns;
 mod gate;
 mod harden;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 use crate::policy::GuardPolicy;
 
 pub use authority::Places;
+pub use check::check;
 pub use keeper::Authority;
 pub use record::Records;
 
@@ -56,8 +58,10 @@ pub struct Options {
     pub authority: Authority,
     /// The file with the token by which the operator knows this pod, beside the policy.
     pub token: PathBuf,
-    /// Where the pod's search list stands.
+    /// Where the pod's search list stands; at [`Options::listen`], the nameservers as well, for a policy that names none.
     pub resolv_conf: PathBuf,
+    /// Outside of a cluster: as a base URL and a forward proxy at this address, and nothing else. None: as a pod's sidecar.
+    pub listen: Option<SocketAddr>,
     /// For looking into the app's TLS. None: where a policy asks for it, TLS is refused.
     pub inspection: Option<Places>,
     /// How long open connections may go on after the guard was told to end (the app has ended by then).
@@ -72,6 +76,10 @@ pub enum GuardError {
     Listen { at: SocketAddr, source: io::Error },
     #[error("signals: {0}")]
     Signals(io::Error),
+    #[error(
+        "--listen {0}: whoever reaches it may reach what the policy declares; hint: an address of this machine alone, such as 127.0.0.1:8080"
+    )]
+    Open(SocketAddr),
     #[error(transparent)]
     Inspection(#[from] authority::AuthorityError),
     #[error("the control channel: {0}")]
@@ -80,9 +88,12 @@ pub enum GuardError {
 
 /// Until SIGTERM.
 pub async fn run(options: Options) -> Result<(), GuardError> {
-    let Options { policy, authority, token, resolv_conf, inspection, drain } = options;
+    let Options { policy, authority, token, resolv_conf, listen, inspection, drain } = options;
+    if let Some(at) = listen.filter(|at| !at.ip().is_loopback()) {
+        return Err(GuardError::Open(at));
+    }
     let hardening = harden::begin()?;
-    let search = resolver::search_list(&std::fs::read_to_string(&resolv_conf).unwrap_or_default());
+    let resolv_conf = std::fs::read_to_string(&resolv_conf).unwrap_or_default();
     let (records, usage) = (Arc::new(Records::stdout()), Arc::new(usage::Usage::default()));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
     let client = match &authority {
@@ -90,7 +101,8 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         // Nobody could be believed.
         Authority::File => None,
     };
-    let keeper = Arc::new(keeper::Keeper::new(authority, records.clone()));
+    let nameservers = listen.map(|_| resolver::nameservers(&resolv_conf)).unwrap_or_default();
+    let keeper = Arc::new(keeper::Keeper::new(authority, records.clone()).asking(nameservers));
     let held = keeper.held();
     let inspection = match inspection {
         Some(places) => {
@@ -104,8 +116,14 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         None => None,
     };
     let resolver = Arc::new(resolver::Resolver::new(held.clone()));
-    let health = health::listen().await?;
-    let dns = dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?;
+    let sidecar = match listen {
+        Some(_) => None,
+        None => {
+            let search = resolver::search_list(&resolv_conf);
+            let health = health::listen().await?;
+            Some((health, dns::Server::listen(held.clone(), resolver.clone(), records.clone(), search).await?))
+        }
+    };
     let gate = gate::Gate {
         held: held.clone(),
         resolver: resolver.clone(),
@@ -114,7 +132,10 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         upstreams: upstream::Upstreams::default(),
         inspection: inspection.clone(),
     };
-    let tcp = tcp::Server::listen(Arc::new(gate), hardening.connections()).await?;
+    let tcp = match listen {
+        Some(at) => tcp::Server::listen_at(at, Arc::new(gate), hardening.connections()).await?,
+        None => tcp::Server::listen(Arc::new(gate), hardening.connections()).await?,
+    };
     hardening.confine(&policy, &records)?;
     let last = records.clone();
     let counter = tokio::spawn({
@@ -126,8 +147,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
         tokio::spawn(Arc::new(speaker).speak())
     });
     let file = tokio::spawn(async move { keeper.follow(policy).await });
-    let health = tokio::spawn(health::serve(health, held));
-    let dns = tokio::spawn(dns.serve());
+    let sidecar = sidecar.map(|(health, dns)| [tokio::spawn(health::serve(health, held)), tokio::spawn(dns.serve())]);
     let open = tcp.open();
     let tcp = tokio::spawn(tcp.serve());
     terminate.recv().await;
@@ -135,7 +155,7 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     open.drained(drain).await;
     last.written();
     counter.abort();
-    for part in [file, health, dns].into_iter().chain(channel) {
+    for part in [file].into_iter().chain(sidecar.into_iter().flatten()).chain(channel) {
         part.abort();
     }
     Ok(())

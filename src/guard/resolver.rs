@@ -396,6 +396,13 @@ pub fn search_list(resolv_conf: &str) -> Vec<DomainName> {
     lists.next_back().into_iter().flat_map(str::split_whitespace).filter_map(|name| name.parse().ok()).take(32).collect()
 }
 
+/// Those of `resolv.conf`, as most programs take them.
+pub fn nameservers(resolv_conf: &str) -> Vec<SocketAddr> {
+    const MOST: usize = 3;
+    let named = resolv_conf.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver"));
+    named.filter_map(|address| address.trim().parse().ok()).map(|address: IpAddr| SocketAddr::new(address, 53)).take(MOST).collect()
+}
+
 /// Held by the servers.
 pub type SharedResolver = Arc<Resolver>;
 
@@ -409,6 +416,9 @@ mod tests {
         let names: Vec<String> = search_list(text).iter().map(ToString::to_string).collect();
         assert_eq!(names, ["support.svc.cluster.local", "svc.cluster.local", "cluster.local"]);
         assert!(search_list("nameserver ::1\n").is_empty());
+        assert_eq!(nameservers(text), ["10.96.0.10:53".parse().unwrap()]);
+        let many = "# nameserver 192.0.2.9\n nameserver ::1 \nnameserver fe80::1%eth0\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
+        assert_eq!(nameservers(many), ["[::1]:53", "192.0.2.1:53", "192.0.2.2:53"].map(|at| at.parse().unwrap()));
     }
 
     #[test]

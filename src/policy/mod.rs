@@ -3,6 +3,7 @@
 //! [`Document`] is what the operator writes and the guard reads; [`GuardPolicy`] is what a valid one means. A [`Permit`] is made here
 //! only, and no connection of the app is made without one. Every no is a [`Reason`] of a closed list. No clock, no sockets.
 
+mod by_hand;
 pub mod channel;
 mod decide;
 mod document;

@@ -1,6 +1,6 @@
 //! The one integration test binary: tests of the whole, from outside. A single binary links once.
 //!
-//! `layers`, `generated`, `channel`, `cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
+//! `layers`, `generated`, `channel`, `cli`, `guard_cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
 //! `pod` root and network namespaces, all others the API tier; they say so at their head and fail without it. `make test` brings both up.
 
 #![cfg(feature = "cli")]
@@ -36,6 +36,8 @@ mod channel;
 mod chart;
 mod cli;
 mod generated;
+#[cfg(feature = "guard")]
+mod guard_cli;
 #[cfg(feature = "guard")]
 mod http_cases;
 mod layers;

@@ -6,18 +6,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use super::{HELP, Outcome, World, changed, connect, policy};
 
 /// A host that speaks HTTPS behind the guard, and what arrived there: the first line of each request.
-struct Inspected {
-    world: World,
+pub struct Inspected {
+    pub world: World,
     arrived: Arc<Mutex<Vec<String>>>,
-    policy: Value,
+    pub policy: Value,
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -28,36 +29,34 @@ fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().expect("certificates")
 }
 
-/// A private authority and the certificate of one server, by the hand of OpenSSL.
-fn pki(world: &World, server: &str) -> (String, ServerConfig) {
-    let at = |file: &str| world.path(file);
-    let run = |args: &[&str]| {
-        let done = Command::new("openssl").args(args).output().expect("openssl is there");
-        assert!(done.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"];
-    let (ca, ca_key, pem, pem_key) = (at("upstream-ca.pem"), at("upstream-ca.key"), at("upstream.pem"), at("upstream.key"));
-    run(&[&["req", "-x509", "-subj", "/CN=upstream authority", "-keyout", &ca_key, "-out", &ca], &key[..]].concat());
-    let name = format!("subjectAltName=DNS:{server}");
-    let signed = ["req", "-x509", "-subj", "/CN=upstream", "-CA", &ca, "-CAkey", &ca_key, "-addext", "basicConstraints=critical,CA:FALSE"];
-    run(&[&signed[..], &["-addext", &name, "-keyout", &pem_key, "-out", &pem], &key[..]].concat());
-    let chain = certificates(&std::fs::read(pem).expect("a certificate"));
-    let key = PrivateKeyDer::from_pem_file(pem_key).expect("a key");
+/// A private authority and what a server has from it.
+fn pki(server: &str) -> (String, ServerConfig) {
+    let key = || KeyPair::generate().expect("a key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.distinguished_name.push(DnType::CommonName, "upstream authority");
+    let authority_key = key();
+    let root = authority.self_signed(&authority_key).expect("a certificate");
+    let own_key = key();
+    let mut own = CertificateParams::new(vec![server.to_owned()]).expect("a name");
+    own.use_authority_key_identifier_extension = true;
+    let certificate = own.signed_by(&own_key, &Issuer::new(authority, authority_key)).expect("a certificate");
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(chain, key)
+        .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(own_key.serialize_der()).into())
         .expect("a certificate");
-    (std::fs::read_to_string(ca).expect("a certificate"), config)
+    (root.pem(), config)
 }
 
 impl Inspected {
     const PORT: u16 = 8443;
 
-    fn new() -> Self {
+    /// Without a guard.
+    pub fn unguarded() -> Self {
         let world = World::new();
-        let (roots, config) = pki(&world, "help.example.com");
+        let (roots, config) = pki("help.example.com");
         let http = json!({"scheme": "Https", "inspect": "Intercept", "port": Self::PORT, "access": "Read"});
         let mut policy = policy();
         policy["format"] = json!(2);
@@ -69,6 +68,11 @@ impl Inspected {
         ]);
         let made = Self { world, arrived: Arc::default(), policy };
         made.serve(config);
+        made
+    }
+
+    fn new() -> Self {
+        let made = Self::unguarded();
         made.world.policy(&made.policy);
         let user = |path: &str, mode| {
             std::fs::create_dir(path).expect("a directory");
@@ -145,7 +149,7 @@ impl Inspected {
         certificates(&std::fs::read(self.world.path(&format!("trust/{file}"))).expect("it lies there"))
     }
 
-    fn arrived(&self) -> Vec<String> {
+    pub fn arrived(&self) -> Vec<String> {
         std::mem::take(&mut *self.arrived.lock().expect("no panic"))
     }
 }

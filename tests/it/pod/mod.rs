@@ -14,6 +14,7 @@ mod http_smuggling;
 mod http_url;
 mod http_wire;
 mod inspect;
+mod laptop;
 mod names;
 mod network;
 mod redirect;
@@ -163,6 +164,11 @@ impl World {
         let new = self.path("policy.new");
         std::fs::write(&new, note).expect("the note is written");
         std::fs::rename(new, self.path("policy.note")).expect("the note is there");
+    }
+
+    /// The pod's network namespace.
+    pub fn pod_name(&self) -> &str {
+        &self.pod
     }
 
     /// The pod's network device.
