@@ -34,15 +34,10 @@ use super::Held;
 use super::jks;
 use super::record::Records;
 use super::upstream::{Version, roots};
+use crate::policy::pod::{TRUST_BUNDLE, TRUST_CA, TRUST_JAVA};
 use crate::policy::{GuardPolicy, Reason};
 use crate::scope::DomainName;
 
-/// What the app is to trust, for programs that add it to what they trust anyway.
-const CA: &str = "ca.pem";
-/// For programs that trust nobody else then: the upstreams' authorities as well.
-const BUNDLE: &str = "bundle.pem";
-/// The same for Java.
-const JAVA: &str = "truststore.jks";
 /// The authority, with its key.
 const KEPT: &str = "authority.json";
 
@@ -338,7 +333,7 @@ impl Authority {
         let bundle: String = others.iter().map(|certificate| pem(certificate)).chain([own.clone()]).collect();
         let named = others.iter().enumerate().map(|(number, certificate)| (format!("root-{number}"), certificate));
         let java = jks::trust_store(named.chain([("remit-guard".to_owned(), &self.certificate)]), now);
-        for (name, bytes) in [(CA, own.as_bytes()), (BUNDLE, bundle.as_bytes()), (JAVA, &java)] {
+        for (name, bytes) in [(TRUST_CA, own.as_bytes()), (TRUST_BUNDLE, bundle.as_bytes()), (TRUST_JAVA, &java)] {
             replace(to, name, bytes, 0o644)?;
         }
         Ok(())
@@ -556,11 +551,11 @@ mod tests {
         let inspection = pod.start(Some(&policy(HELP, json!({"public": false, "certificates": [pem(&private)]})))).unwrap();
         let own = inspection.authority.certificate.clone();
         let read = |file: &str| CertificateDer::pem_slice_iter(&pod.read(file)).collect::<Result<Vec<_>, _>>().unwrap();
-        assert_eq!(read(CA), std::slice::from_ref(&own));
-        assert_eq!(read(BUNDLE), [private, own.clone()]);
-        assert!(pod.read(JAVA).windows(own.len()).any(|part| part == &own[..]));
+        assert_eq!(read(TRUST_CA), std::slice::from_ref(&own));
+        assert_eq!(read(TRUST_BUNDLE), [private, own.clone()]);
+        assert!(pod.read(TRUST_JAVA).windows(own.len()).any(|part| part == &own[..]));
         let key = inspection.authority.issuer.key().serialized_der().to_vec();
-        for file in [CA, BUNDLE, JAVA] {
+        for file in [TRUST_CA, TRUST_BUNDLE, TRUST_JAVA] {
             let mode = std::fs::metadata(pod.places.trust_store.join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o644, "{file}");
             assert!(!pod.read(file).windows(key.len()).any(|part| part == key), "{file}");
@@ -574,7 +569,7 @@ mod tests {
             assert_eq!(names.filter(|name| name.ends_with(".new")).count(), 0);
         }
         pod.start(Some(&policy(HELP, json!({"public": true})))).unwrap();
-        assert_eq!(read(BUNDLE).len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
+        assert_eq!(read(TRUST_BUNDLE).len(), webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() + 1);
     }
 
     #[test]
@@ -607,7 +602,7 @@ mod tests {
         for policy in [Some(&first), Some(&second), None] {
             let again = pod.start(policy).unwrap();
             assert_eq!(again.authority.certificate, made.authority.certificate);
-            assert_eq!(pod.read(CA), pem(&made.authority.certificate).into_bytes());
+            assert_eq!(pod.read(TRUST_CA), pem(&made.authority.certificate).into_bytes());
             let leaf = again.leaf(&name(HELP), now).unwrap();
             assert_eq!(verify(&made.authority.certificate, &leaf.cert, HELP, now), Ok(()));
             assert!(again.leaf(&name("new.example.com"), now).is_none());

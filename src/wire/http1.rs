@@ -322,9 +322,14 @@ impl<'a> Request<'a> {
         let mut rest = head;
         let first = line(&mut rest)?;
         let mut words = first.split(|b| *b == b' ');
-        let (Some(method), Some(target), Some(b"HTTP/1.1"), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next()) else {
             return Err(Malformed);
         };
+        // Python's http.client asks for tunnels so. It is nothing but the target, and what follows is not of this version.
+        let old = version == b"HTTP/1.0" && method == b"CONNECT";
+        if version != b"HTTP/1.1" && !old {
+            return Err(Malformed);
+        }
         if method.is_empty() || method.len() > LONGEST_METHOD || !method.iter().all(|b| is_token(*b)) {
             return Err(Malformed);
         }
@@ -345,7 +350,11 @@ impl<'a> Request<'a> {
             }
         };
         let fields = fields(rest)?;
-        let host: Authority = text(fields.host.ok_or(Malformed)?)?.parse().map_err(|_| Malformed)?;
+        let host = match (fields.host, target) {
+            (None, Target::Authority(authority)) if old => authority,
+            (host, _) => text(host.ok_or(Malformed)?)?,
+        };
+        let host: Authority = host.parse().map_err(|_| Malformed)?;
         let other = match target {
             Target::Absolute { authority, path: _ } | Target::Authority(authority) => Some(authority),
             Target::Origin(_) | Target::Asterisk => None,
@@ -666,6 +675,7 @@ mod tests {
                 r#"GET Absolute { authority: "a", path: "/x?y" } a:80 None KeepAlive "-" []"#,
             ),
             ("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", r#"GET Absolute { authority: "a", path: "/" } a None KeepAlive "-" []"#),
+            ("CONNECT a:443 HTTP/1.0\r\n\r\n", r#"CONNECT Authority("a:443") a:443 None KeepAlive "-" []"#),
             (
                 "CONNECT a:443 HTTP/1.1\r\nHost: a\r\nProxy-Authorization: x\r\n\r\n",
                 r#"CONNECT Authority("a:443") a None KeepAlive "-" []"#,
@@ -762,6 +772,8 @@ mod tests {
                 "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n",
                 "GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n",
                 "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n",
+                "CONNECT a:443 HTTP/1.1\r\n\r\n",
+                "CONNECT a:443 HTTP/1.0\r\nHost: b:443\r\n\r\n",
                 "CONNECT a:443 HTTP/1.1\r\nHost: b:443\r\n\r\n",
                 "CONNECT a:443 HTTP/1.1\r\nHost: a:80\r\n\r\n",
                 "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n",
