@@ -11,24 +11,32 @@ pub enum Form {
     No,
     Fields,
     Parts,
+    /// No type is said, and some frameworks take that for a form: it is sent on with [`NO_FORM`].
+    Untyped,
     /// It may be one, or be read as one, and cannot be looked into.
     Hidden,
 }
+
+/// What a body is that does not say it (RFC 9110 §8.3).
+pub const NO_FORM: &str = "application/octet-stream";
 
 /// By its method, and by all fields `content-type` and `content-encoding`. Frameworks look for a method in POST alone.
 pub fn form_of(method: &str, types: &[&[u8]], codings: &[&[u8]]) -> Form {
     if method != "POST" {
         return Form::No;
     }
-    let [kind] = types else {
-        // Without a type some take it for a form; with two, each takes another.
-        return if types.is_empty() && codings.is_empty() { Form::Fields } else { Form::Hidden };
+    let kind = match types {
+        [] => return Form::Untyped,
+        [kind] => kind,
+        // Each framework takes another.
+        _ => return Form::Hidden,
     };
     let text = String::from_utf8_lossy(kind).to_ascii_lowercase();
     let mut parameters = text.split(';').map(str::trim);
     let form = match parameters.next().unwrap_or_default() {
-        "" | "application/x-www-form-urlencoded" => Form::Fields,
-        kind if kind.contains(',') || kind.contains("form-urlencoded") => return Form::Hidden,
+        "" if text.is_empty() => return Form::Untyped,
+        "application/x-www-form-urlencoded" => Form::Fields,
+        kind if kind.is_empty() || kind.contains(',') || kind.contains("form-urlencoded") => return Form::Hidden,
         kind if kind.starts_with("multipart/") => Form::Parts,
         _ => return Form::No,
     };
@@ -41,7 +49,7 @@ pub fn form_of(method: &str, types: &[&[u8]], codings: &[&[u8]]) -> Form {
 pub fn form_names_a_method(kind: Form, form: &[u8]) -> bool {
     let text = String::from_utf8_lossy(form);
     match kind {
-        Form::No => false,
+        Form::No | Form::Untyped => false,
         Form::Hidden => true,
         Form::Fields => names_a_method(&text),
         Form::Parts => part_names(&text).any(|name| name.is_none_or(|name| names_a_method(&name))),
@@ -92,9 +100,10 @@ mod tests {
             ("POST", &["multipart/form-data; boundary=x"], &["identity"], Form::Parts),
             ("POST", &["application/json"], &["gzip"], Form::No),
             ("PUT", &["application/x-www-form-urlencoded"], &[], Form::No),
-            ("POST", &[], &[], Form::Fields),
-            ("POST", &[""], &[], Form::Fields),
-            ("POST", &[], &["gzip"], Form::Hidden),
+            ("POST", &[], &[], Form::Untyped),
+            ("POST", &[""], &[], Form::Untyped),
+            ("POST", &["; charset=utf-8"], &[], Form::Hidden),
+            ("POST", &[], &["gzip"], Form::Untyped),
             ("POST", &["text/plain", "application/x-www-form-urlencoded"], &[], Form::Hidden),
             ("POST", &["text/plain, application/x-www-form-urlencoded"], &[], Form::Hidden),
             ("POST", &["application/x-www-form-urlencoded"], &["gzip"], Form::Hidden),

@@ -371,7 +371,7 @@ run_way() {
       guarded laptop "$(host files files.example.com 80 "$(rules Http BaseUrl)")" "$(host help-centre help.example.com 443)" || return 1
       # Whoever reaches a host has asked the proxy.
       resolver 127.0.0.2
-      clients_to http "$files_url" files.example.com "$help_url/echo/other" judged
+      clients_to http "$files_url" files.example.com "$files_url/echo/other" judged
       clients_to tunnel "$help_url" help.example.com "$files_url/echo/other"
       ;;
     inspect)

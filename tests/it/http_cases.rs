@@ -1288,9 +1288,7 @@ fn forms(list: &mut List) {
     ] {
         add(&format!("type-{name}"), typed(kind), b"_method=DELETE");
     }
-    // Whoever has no type is taken for a form by some, and of two types some take the first, others the last.
-    add("type-missing", String::new(), b"_method=DELETE");
-    add("type-empty", typed(""), b"_method=DELETE");
+    // Of two types some take the first, others the last.
     add("type-second", typed("text/plain") + &typed(form), b"_method=DELETE");
     add("type-first", typed(form) + &typed("text/plain"), b"_method=DELETE");
     for (name, name_of) in [
@@ -1344,6 +1342,13 @@ fn forms(list: &mut List) {
         End::Open,
         vec![passed(&ruled_head(post, &fields), Body::Length(b"a=_method".into()))],
     );
+    // Whoever has no type is taken for a form by some: it gets one that is none.
+    for (name, fields) in [("missing", ""), ("empty", "Content-Type:\r\n")] {
+        let bytes = ruled(post, &format!("{fields}Content-Length: 14\r\n")) + "_method=DELETE";
+        let head = ruled_head(post, "content-type: application/octet-stream\r\n");
+        let step = passed(&head, Body::Length(b"_method=DELETE".into()));
+        list.add(&format!("no-form-type-{name}"), Door::Ruled, bytes, End::Open, vec![step]);
+    }
 }
 
 fn floods(list: &mut List) {

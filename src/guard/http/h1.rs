@@ -19,7 +19,7 @@ use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
 use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::{Authority, DomainName, Host, SAFE_METHODS};
-use crate::wire::form::{Form, form_names_a_method, form_of};
+use crate::wire::form::{Form, NO_FORM, form_names_a_method, form_of};
 use crate::wire::http1::{
     Body, Ends, Fault, Field, LAST_CHUNK, Length, Persistence, Piece, Request, Response, Scan, Target, write_chunk_size, write_head,
 };
@@ -259,13 +259,19 @@ async fn exchange(
 
     // A form that could name another method is read before anything is sent.
     let mut held = None;
+    let mut fields = &request.fields;
+    let mut typed;
     let all = |name: &str| request.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value).collect::<Vec<_>>();
     if permit.forms() == Forms::NameNoMethod && !body.has_ended() {
         let kind = form_of(request.method, &all("content-type"), &all("content-encoding"));
         if kind == Form::Hidden {
             return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
         }
-        if kind != Form::No {
+        if kind == Form::Untyped {
+            typed = request.fields.iter().filter(|f| !f.name.eq_ignore_ascii_case("content-type")).copied().collect::<Vec<_>>();
+            typed.push(Field { name: "content-type", value: NO_FORM.as_bytes() });
+            fields = &typed;
+        } else if kind != Form::No {
             if !all("expect").is_empty() {
                 writer.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 if writer.flush().await.is_err() {
@@ -295,7 +301,6 @@ async fn exchange(
             Ok(current) => current,
             Err(denied) => return answered(gate, writer, refusal(denied), request, &body).await,
         };
-        let fields = &request.fields;
         let ends = Ends { length, connection: Persistence::KeepAlive, upgrade: upgrade.as_deref() };
         match raw {
             Some(raw) => write_head(current.writer.staged(), format_args!("{} {raw} HTTP/1.1", request.method), Some(&host), fields, ends),

@@ -30,7 +30,7 @@ use crate::guard::upstream::{Reached, Version};
 use crate::guard::usage::Slot;
 use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
-use crate::wire::form::{Form, form_names_a_method, form_of};
+use crate::wire::form::{Form, NO_FORM, form_names_a_method, form_of};
 use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
 
 /// Of a stream, in each direction: what waits in the guard at most.
@@ -203,10 +203,12 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     };
     let mut incoming = Incoming { from: body, taken: 0 };
     let mut held = None;
+    let mut typed = false;
     let all = |name: HeaderName| head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
     if permit.forms() == Forms::NameNoMethod && !incoming.from.is_end_stream() {
         match form_of(head.method.as_str(), &all(CONTENT_TYPE), &all(CONTENT_ENCODING)) {
             Form::No => {}
+            Form::Untyped => typed = true,
             Form::Hidden => refused!(denied_now(Reason::MethodOverride)),
             kind => match timeout(GREET, form(&mut incoming)).await.unwrap_or(Err(Reason::TooSlow)) {
                 Ok(form) if form_names_a_method(kind, &form) => refused!(denied_now(Reason::MethodOverride)),
@@ -232,6 +234,9 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     *outgoing.uri_mut() = uri;
     *outgoing.version_mut() = http::Version::HTTP_2;
     copy(&head.headers, outgoing.headers_mut());
+    if typed {
+        outgoing.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NO_FORM));
+    }
     // Between HTTP/2 and HTTP/2 it says that trailers are understood: gRPC asks for it.
     if head.headers.get(TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         outgoing.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
