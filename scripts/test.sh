@@ -9,7 +9,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 node=1
-left_out="guard in network namespaces, unmodified clients, image, the policy engine's own tests, node tier, demo"
+left_out="guard in network namespaces, image, the policy engine's own tests, node tier, demo"
 if [ "${REMIT_SKIP_NODE:-}" = 1 ]; then
   node=0
   say "REMIT_SKIP_NODE=1: will be LEFT OUT: $left_out"
@@ -88,7 +88,6 @@ step "API tier" tests "without a node" --skip node:: --skip pod::
 
 if [ "$node" = 1 ]; then
   step "guard in a pod of its own" tests "in network namespaces" pod::
-  step "unmodified clients through the guard" tests/clients/run.sh redirect base-url proxy inspect
   step "image of the operator" scripts/images.sh operator
   step "image of the guard" scripts/images.sh guard
   step "test cluster: its policy engine" engine_tests
