@@ -551,7 +551,8 @@ impl GuardPolicy {
     pub fn still_of(&self, site: &Site) -> Result<(), Reason> {
         let Site { of, scheme } = site;
         if self.observes() {
-            return Ok(());
+            // Nobody's TLS is ended in Observe.
+            return if *scheme == Scheme::Https { Err(Reason::NotInspected) } else { Ok(()) };
         }
         if self.suspended {
             return Err(Reason::Suspended);
@@ -577,6 +578,9 @@ impl GuardPolicy {
         }
         if self.suspended {
             return Err(Reason::Suspended);
+        }
+        if let Some(reason) = permit.observed {
+            return Err(if let Upstream::Anywhere(_) = permit.upstream { Reason::DestinationNotDeclared } else { reason });
         }
         let speaks = |declared: &Vec<Declared>| {
             declared.iter().any(|declared| match (permit.leg, &declared.http) {

@@ -17,8 +17,10 @@ use crate::scope::{self, Authority, DomainName, Ranges};
 
 /// The newest format that this program writes and reads. It writes the oldest that can say it: see [`Document::oldest_format`].
 pub const FORMAT: u32 = 2;
-/// The oldest: without HTTP.
+/// The oldest.
 const OLDEST: u32 = 1;
+/// The first that can say what is judged within a connection, whom upstreams are trusted by, and a proxy.
+const WITH_HTTP: u32 = 2;
 /// More destinations than this are refused.
 pub const MOST_DESTINATIONS: usize = 1_024;
 /// Replicas of the operator that a guard speaks to.
@@ -198,7 +200,7 @@ pub enum DocumentError {
     Name { of: String, name: String },
     #[error("data source {of}: http.{fault}")]
     Http { of: String, fault: String },
-    #[error("format {0} says nothing of HTTP; use format {FORMAT}")]
+    #[error("format {0} says nothing of HTTP; use format {WITH_HTTP}")]
     Older(u32),
 }
 
@@ -363,7 +365,7 @@ fn oldest_format(network: &Network, destinations: &[Destination]) -> u32 {
         Target::Service { http, .. } | Target::Host { http, .. } => http.is_some(),
         Target::Kubernetes { .. } => false,
     };
-    if network.roots.is_some() || network.proxy.is_some() || destinations.iter().any(newer) { FORMAT } else { OLDEST }
+    if network.roots.is_some() || network.proxy.is_some() || destinations.iter().any(newer) { WITH_HTTP } else { OLDEST }
 }
 
 impl Document {

@@ -91,7 +91,7 @@ pub struct Request<'a> {
     pub target: &'a RequestTarget<'a>,
     /// The protocol that it wants to switch to, in lower case.
     pub upgrade: Option<&'a str>,
-    /// Whether a field is taken for the method by some frameworks.
+    /// Whether a field is taken for the method, or for the path, by some frameworks.
     pub method_field: MethodField,
 }
 
@@ -158,10 +158,10 @@ impl Http {
     /// Whether this request may be made of it.
     pub(super) fn judge(&self, request: &Request<'_>) -> Result<(), Reason> {
         let Request { of: _, method, target, upgrade, method_field } = request;
-        if self.limits_methods() && (*method_field == MethodField::Present || target.names_a_method()) {
+        let limits_paths = self.rules.iter().any(|rule| !rule.paths.is_empty());
+        if (self.limits_methods() || limits_paths) && (*method_field == MethodField::Present || target.names_a_method()) {
             return Err(Reason::MethodOverride);
         }
-        let limits_paths = self.rules.iter().any(|rule| !rule.paths.is_empty());
         if limits_paths && target.layered() {
             return Err(Reason::PathAmbiguous);
         }

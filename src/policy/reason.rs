@@ -153,7 +153,7 @@ impl Reason {
                 "programs read this path or query differently (dot segments, backslashes, escaped separators, control characters, or text that is not escaped UTF-8)"
             }
             Self::MethodOverride => {
-                "a field or parameter names another method (such as `X-HTTP-Method-Override` or `_method`), where methods are told apart; or a form hides its fields (compressed, in an unusual charset, with more than one type)"
+                "a field or parameter names another method or path (such as `X-HTTP-Method-Override`, `_method` or `X-Original-URL`), where these are told apart; or a form hides its fields (compressed, in an unusual charset, with more than one type)"
             }
             Self::UpgradeNotDeclared => "the request would switch to another protocol that the data source does not declare on this path",
             Self::NotInspected => "this host is judged request by request, and the guard cannot look into the app's own TLS",

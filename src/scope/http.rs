@@ -150,17 +150,17 @@ impl fmt::Display for RequestTarget<'_> {
 
 /// Whether a parameter of a query, or of a form, is taken for the method by some frameworks.
 pub fn names_a_method(parameters: &str) -> bool {
-    const NAMES: [&str; 4] = ["_method", "x-http-method-override", "x-http-method", "x-method-override"];
+    const NAMES: [&str; 6] = ["_method", "_httpmethod", "$httpmethod", "x-http-method-override", "x-http-method", "x-method-override"];
     parameters.split(['&', ';']).any(|parameter| {
-        let name = parameter.split('=').next().unwrap_or_default();
-        let decoded = decode(name.as_bytes());
-        // As frameworks fold them: PHP takes `.`, ` ` and `[` for `_`, and lets spaces lead.
-        let folded: Vec<u8> = decoded
-            .iter()
-            .skip_while(|b| **b == b' ' || **b == b'+')
-            .map(|b| if *b == b'.' || *b == b' ' { b'_' } else { b.to_ascii_lowercase() })
-            .collect();
-        let folded = folded.split(|b| *b == b'[').next().unwrap_or_default();
+        let name = decode(parameter.split('=').next().unwrap_or_default().as_bytes());
+        // Frameworks end it there, or leave it out.
+        if name.iter().any(|b| *b < b' ' && !b"\r\n\t".contains(b)) {
+            return true;
+        }
+        // As they fold names: PHP takes `.` and ` ` for `_` and lets spaces lead, Rack lets brackets.
+        let lead = |b: &&u8| b" +\r\n\t[]".contains(*b);
+        let fold = |b: &u8| if b" .".contains(b) { b'_' } else { b.to_ascii_lowercase() };
+        let folded: Vec<u8> = name.iter().skip_while(lead).take_while(|b| !b"[]\r\n\t".contains(*b)).map(fold).collect();
         NAMES.iter().any(|name| folded == name.as_bytes())
     })
 }
@@ -461,6 +461,11 @@ mod tests {
             (".method=PUT", true),
             ("_method[]=PUT", true),
             ("X-HTTP-Method-Override=PUT", true),
+            ("_method%00=PUT", true),
+            ("_method%00x=PUT", true),
+            ("[_method]=PUT", true),
+            ("]_method=PUT", true),
+            ("_HttpMethod=PATCH", true),
             ("a=_method", false),
             ("my_method=x", false),
             ("method=x", false),

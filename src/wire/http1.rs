@@ -105,7 +105,7 @@ pub struct Request<'a> {
     pub persistence: Persistence,
     /// The protocol that it wants to switch to. Never HTTP/2: that wish is passed over.
     pub upgrade: Option<&'a str>,
-    /// A field that some frameworks take for the method is among them.
+    /// A field that some frameworks take for the method, or for the path, is among them.
     pub names_a_method: bool,
 }
 
@@ -136,7 +136,10 @@ enum Known {
 }
 
 fn known(name: &str) -> Known {
-    const NAMES: [(&str, Known); 18] = [
+    const NAMES: [(&str, Known); 20] = [
+        // These name another path.
+        ("x-original-url", Known::MethodOverride),
+        ("x-rewrite-url", Known::MethodOverride),
         ("expect", Known::Expect),
         ("host", Known::Host),
         ("content-length", Known::ContentLength),
@@ -168,10 +171,16 @@ pub fn is_for_one_hop(name: &str) -> bool {
     }
 }
 
-/// Whether some frameworks take this field for the method.
+/// Whether some frameworks take this field for the method, or for the path.
 pub fn names_a_method(name: &str) -> bool {
-    // Some read `_` as `-`.
-    known(name) == Known::MethodOverride || name.contains('_') && known(&name.replace('_', "-")) == Known::MethodOverride
+    // Some read `_` as `-`, and CGI every sign as `_`.
+    known(name) == Known::MethodOverride
+        || is_odd(name) && known(&name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")) == Known::MethodOverride
+}
+
+/// Whether it has signs that some read as others.
+fn is_odd(name: &str) -> bool {
+    name.bytes().any(|b| !b.is_ascii_alphanumeric() && b != b'-')
 }
 
 fn is_token(byte: u8) -> bool {
@@ -287,7 +296,7 @@ fn fields<'a>(mut rest: &'a [u8]) -> Result<Fields<'a>, Fault> {
                 found.all.push(field);
             }
             Known::Other => {
-                found.names_a_method |= field.name.contains('_') && names_a_method(field.name);
+                found.names_a_method |= is_odd(field.name) && names_a_method(field.name);
                 found.all.push(field);
             }
         }

@@ -1215,6 +1215,12 @@ fn rules(list: &mut List) {
             list.add(&name, Door::Ruled, bytes, End::Open, vec![refused(OVERRIDE)]);
         }
     }
+    // CGI makes one sign of all that are no letters; and these name the path.
+    for name in ["X.HTTP.Method.Override", "X~HTTP~Method", "X-Original-URL", "X-Rewrite-URL", "X_Original_URL"] {
+        let bytes = ruled("GET /articles HTTP/1.1", &format!("{name}: /admin\r\n"));
+        let case = name.to_ascii_lowercase().replace(['.', '~'], "-dotted-").replace('_', "-low-");
+        list.add(&format!("override-by-{case}"), Door::Ruled, bytes, End::Open, vec![refused(OVERRIDE)]);
+    }
     for (name, query) in [
         ("only", "_method=DELETE"),
         ("lower", "_method=delete"),
@@ -1235,6 +1241,11 @@ fn rules(list: &mut List) {
         ("space-encoded", "%20_method=PUT"),
         ("dot", ".method=PUT"),
         ("like-a-field", "X-HTTP-Method-Override=PUT"),
+        ("nul", "_method%00=PUT"),
+        ("nul-and-more", "_method%00a=PUT"),
+        ("brackets", "[_method]=PUT"),
+        ("bracket", "]_method=PUT"),
+        ("other-name", "_HttpMethod=PUT"),
     ] {
         let bytes = get(&format!("/articles?{query}"));
         // Of these some frameworks make the same parameter, others do not: whatever is refused is refused for this.
@@ -1303,6 +1314,10 @@ fn forms(list: &mut List) {
         ("extended", "name*=utf-8''%5fmethod"),
         ("backslash", "name=\"\\_method\""),
         ("second-name", "name=\"a\"; name=\"_method\""),
+        ("nul", "name=\"_method\0\""),
+        ("brackets", "name=\"[_method]\""),
+        ("encoded-word", "name=\"=?utf-8?Q?=5Fmethod?=\""),
+        ("no-name", "a=b\r\nContent-ID: _method"),
     ] {
         add(&format!("multipart-{name}"), typed(multipart), part(name_of).as_bytes());
     }

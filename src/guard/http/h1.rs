@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
-use super::pipeline::{Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, form, judge, pass, record};
+use super::pipeline::{Based, Broken, Done, GIVEN_UP, Judged, Refused, Said, Sink, Source, To, Whole, form, judge, pass, record};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Reader, Stream, Writer, reset};
@@ -26,7 +26,7 @@ use crate::wire::http1::{
 
 /// For a head, from its first byte on.
 const HEAD: Duration = Duration::from_secs(30);
-/// For the head of an answer, once the request is sent: models think for minutes.
+/// For the head of an answer, once the request is sent: models think for minutes. Up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
 /// For a client to take in a refusal before its connection ends.
 const LINGER: Duration = Duration::from_secs(2);
@@ -248,9 +248,10 @@ async fn exchange(
         Err(refused) => return answered(gate, writer, *refused, request, &body).await,
     };
     let Judged { permit, target, raw, .. } = &judged;
+    let host = permit.authority().unwrap_or(authority).clone();
     let attempt = || Attempt::Request {
         method: super::pipeline::cut(request.method).to_owned(),
-        host: authority.to_string(),
+        host: host.to_string(),
         path: super::pipeline::cut(target.path()).to_owned(),
         declare: None,
     };
@@ -289,7 +290,6 @@ async fn exchange(
     }
     let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
 
-    let host = permit.authority().unwrap_or(authority).clone();
     let scheme = client.scheme_of(permit);
     // The name by which it was asked: in Observe a permit bears none.
     let source = if let To::Base(path) = &said.to { path[1..].split(['/', '?']).next() } else { None };
@@ -368,7 +368,7 @@ async fn exchange(
                 return After::Reset;
             }
             End::ClientGone => {
-                log(499);
+                log(GIVEN_UP);
                 let (stream, _) = current.reader.whole(current.writer);
                 reset(stream.tcp());
                 return After::Reset;
@@ -470,8 +470,8 @@ impl Talk<'_> {
     /// The request's head is staged.
     async fn on(self, reader: &mut Reader, writer: &mut Writer, link: &mut Link) -> End {
         let Self { based, request, length, body, held, upgrade, sent, received } = self;
-        // The request was sent; the client has seen something of the answer.
-        let (whole, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        // The request was sent; the client has seen something of the answer; and that is the answer that counts.
+        let (whole, begun, headed) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
         let answer = {
             let (up, down) = (&mut link.writer, &mut link.reader);
             let mut sending = std::pin::pin!(async {
@@ -489,12 +489,20 @@ impl Talk<'_> {
                 }
                 std::future::pending().await
             });
-            let mut answering = std::pin::pin!(answer(request, based, upgrade, down, writer, received, &begun));
+            let mut answering = std::pin::pin!(answer(request, based, upgrade, down, writer, received, [&begun, &headed]));
+            let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));
             let mut refused = false;
             loop {
                 tokio::select! {
                     biased;
                     answer = &mut answering => break answer,
+                    () = &mut patience => {
+                        let sent = refused || whole.load(Ordering::Relaxed);
+                        if sent && !headed.load(Ordering::Relaxed) {
+                            break Err((Reason::UpstreamSlow, None));
+                        }
+                        patience.as_mut().reset(tokio::time::Instant::now() + ANSWER);
+                    }
                     failed = &mut sending, if !refused => match failed {
                         // The answer may say why.
                         Err(Broken::Sink) => refused = true,
@@ -544,18 +552,17 @@ async fn answer(
     reader: &mut Reader,
     writer: &mut Writer,
     received: &AtomicU64,
-    begun: &AtomicBool,
+    [begun, headed]: [&AtomicBool; 2],
 ) -> Result<Answered, (Reason, Option<u16>)> {
     const MALFORMED: (Reason, Option<u16>) = (Reason::UpstreamMalformed, None);
     /// It ended before it said anything.
     const NOTHING: (Reason, Option<u16>) = (Reason::Unreachable, None);
     let mut interim = 0;
     loop {
-        let head = match timeout(ANSWER, head(reader)).await {
-            Ok(Ok(Some(head))) => head,
-            Ok(Ok(None)) => return Err(NOTHING),
-            Ok(Err(_)) => return Err(MALFORMED),
-            Err(_) => return Err((Reason::UpstreamSlow, None)),
+        let head = match head(reader).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return Err(NOTHING),
+            Err(_) => return Err(MALFORMED),
         };
         let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;
         let Response { status, reason, mut fields, length, persistence, upgrade: to } = response;
@@ -584,6 +591,7 @@ async fn answer(
             writer.flush().await.map_err(|_| (Reason::UpstreamMalformed, Some(status)))?;
             continue;
         }
+        headed.store(true, Ordering::Relaxed);
         // What ends with the connection is given a length of its own, so that what is cut can be told from what has ended.
         let there = if length == Length::UntilEnd { Length::Chunked } else { length };
         let ends = Ends { length: there, connection: request.persistence, upgrade: None };

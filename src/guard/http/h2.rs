@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::sync::Mutex;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
-use super::pipeline::{Based, Broken, Done, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, judge, pass, record};
+use super::pipeline::{Based, Broken, Done, GIVEN_UP, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, judge, pass, record};
 use crate::guard::gate::Denied;
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Begun, Stream};
@@ -35,13 +35,17 @@ use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
 
 /// Of a stream, in each direction: what waits in the guard at most.
 const WINDOW: u32 = 64 * 1024 - 1;
+/// Of a stream, what waits to be written.
+const STAGED: usize = 32 * 1024;
+/// Answers that are none yet, before the one that counts.
+const MOST_INTERIM: usize = 16;
 /// Of all streams of a connection together.
 const WINDOWS: u32 = 1024 * 1024;
 /// Requests at once on a connection.
 const STREAMS: u32 = 128;
 /// For the first frames of a connection, and for a form.
 const GREET: Duration = Duration::from_secs(30);
-/// For the head of an answer, once the request is sent.
+/// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
 /// Upstreams of one connection of a client.
 const MOST_LINKS: usize = 8;
@@ -77,13 +81,15 @@ pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) 
         .initial_connection_window_size(WINDOWS)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(LARGEST_HEAD as u32)
-        .max_send_buffer_size(WINDOW as usize);
+        .max_send_buffer_size(STAGED);
     let Ok(Ok(mut connection)) = timeout(GREET, builder.handshake::<_, Bytes>(stream)).await else { return };
     let mut requests = JoinSet::new();
     let served = async {
         loop {
             tokio::select! {
                 accepted = connection.accept() => match accepted {
+                    // Streams that were given up may not have ended here yet.
+                    Some(Ok((_, mut respond))) if requests.len() >= STREAMS as usize => respond.send_reset(h2::Reason::REFUSED_STREAM),
                     Some(Ok((request, respond))) => _ = requests.spawn(one(session.clone(), request, respond)),
                     Some(Err(_)) | None => return,
                 },
@@ -201,7 +207,7 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         path: cut(target.path()).to_owned(),
         declare: None,
     };
-    let mut incoming = Incoming { from: body, taken: 0 };
+    let mut incoming = Incoming { from: body, taken: 0, trailers: Trailers::Drop };
     let mut held = None;
     let mut typed = false;
     let all = |name: HeaderName| head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
@@ -218,7 +224,14 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         }
     }
 
-    let mut link = match session.link(permit).await {
+    let link = tokio::select! {
+        biased;
+        _ = poll_fn(|context| respond.poll_reset(context)) => {
+            return Exchange { outcome: Err(Failed::Reset(h2::Reason::CANCEL)), attempt, grpc };
+        }
+        link = session.link(permit) => link,
+    };
+    let mut link = match link {
         Ok(link) => link,
         Err(denied) => refused!(denied),
     };
@@ -265,7 +278,11 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         Ok(outcome) => outcome,
         Err(denied) => Err(Failed::Cut(denied)),
     };
-    let (sent, received, status) = (sent.into_inner(), received.into_inner(), status.into_inner());
+    let (sent, received, mut status) = (sent.into_inner(), received.into_inner(), status.into_inner());
+    if status == 0 && matches!(outcome, Err(Failed::Reset(_))) {
+        // It was on its way, and nobody waited for the answer, or nobody gave one.
+        status = GIVEN_UP;
+    }
     slot.sent.fetch_add(sent, Ordering::Relaxed);
     slot.received.fetch_add(received, Ordering::Relaxed);
     if status != 0 {
@@ -293,11 +310,18 @@ async fn talk(
     let mut sent = false;
     let mut down: Option<SendStream<Bytes>> = None;
     let answer = {
-        let mut answering = std::pin::pin!(timeout(ANSWER, interim(&mut answering, respond)));
+        let mut answering = std::pin::pin!(interim(&mut answering, respond));
+        let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));
         loop {
             tokio::select! {
                 biased;
-                answer = &mut answering => break answer,
+                answer = &mut answering => break Ok(answer),
+                () = &mut patience => {
+                    if sent {
+                        break Err(());
+                    }
+                    patience.as_mut().reset(tokio::time::Instant::now() + ANSWER);
+                }
                 done = &mut sending, if !sent => match done {
                     // Why it is not taken, the answer says.
                     Ok(()) | Err(Broken::Sink) => sent = true,
@@ -309,6 +333,7 @@ async fn talk(
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(Interim::Gone)) => return Err(Failed::Reset(h2::Reason::CANCEL)),
+        Ok(Err(Interim::Endless)) => return Err(Failed::Refused(denied_now(Reason::UpstreamMalformed))),
         Ok(Err(Interim::Failed(error))) => {
             return Err(match error.reason() {
                 // As the upstream says it: a client knows which of them to try again.
@@ -316,7 +341,7 @@ async fn talk(
                 _ => Failed::Refused(denied_now(of_upstream(&error))),
             });
         }
-        Err(_) => return Err(Failed::Refused(denied_now(Reason::UpstreamSlow))),
+        Err(()) => return Err(Failed::Refused(denied_now(Reason::UpstreamSlow))),
     };
     let (head, body) = response.into_parts();
     let mut out = Response::new(());
@@ -332,7 +357,7 @@ async fn talk(
     if ended {
         return Ok(());
     }
-    let mut source = Incoming { from: body, taken: 0 };
+    let mut source = Incoming { from: body, taken: 0, trailers: Trailers::Pass };
     let down = down.insert(stream);
     let mut sink = Outgoing { to: down };
     let passed = {
@@ -359,16 +384,23 @@ async fn talk(
 enum Interim {
     /// The client has given it up.
     Gone,
+    /// It says that it will answer, and never does.
+    Endless,
     Failed(h2::Error),
 }
 
 /// The answer that counts; those before it go to the client.
 async fn interim(answering: &mut ResponseFuture, respond: &mut SendResponse<Bytes>) -> Result<Response<RecvStream>, Interim> {
+    let mut count = 0;
     poll_fn(|context| {
         if respond.poll_reset(context).is_ready() {
             return Poll::Ready(Err(Interim::Gone));
         }
         while let Poll::Ready(Some(Ok(informational))) = answering.poll_informational(context) {
+            count += 1;
+            if count > MOST_INTERIM {
+                return Poll::Ready(Err(Interim::Endless));
+            }
             let mut head = Response::new(());
             *head.status_mut() = informational.status();
             copy(informational.headers(), head.headers_mut());
@@ -406,7 +438,10 @@ fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Authority, 
 /// What is for the other end.
 fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from {
-        if !is_for_one_hop(name.as_str()) && *name != EXPECT {
+        if *name == CONTENT_LENGTH {
+            // Once, however often it was said: those that differ have no reading.
+            to.insert(name.clone(), value.clone());
+        } else if !is_for_one_hop(name.as_str()) && *name != EXPECT {
             to.append(name.clone(), value.clone());
         }
     }
@@ -458,7 +493,7 @@ impl Session {
             .initial_window_size(WINDOW)
             .initial_connection_window_size(WINDOWS)
             .max_header_list_size(LARGEST_HEAD as u32)
-            .max_send_buffer_size(WINDOW as usize)
+            .max_send_buffer_size(STAGED)
             .enable_push(false);
         let malformed = |_| gate.policy().map_or_else(|denied| denied, |policy| Denied::by(policy, Reason::UpstreamMalformed));
         let (send, connection) =
@@ -482,6 +517,15 @@ fn malformed_now(gate: &crate::guard::gate::Gate) -> Denied {
 struct Incoming {
     from: RecvStream,
     taken: usize,
+    trailers: Trailers,
+}
+
+#[derive(PartialEq, Eq)]
+enum Trailers {
+    /// Of answers: gRPC says there how a call ended.
+    Pass,
+    /// Of requests: some servers take them for fields, which nobody judged.
+    Drop,
 }
 
 impl Source for Incoming {
@@ -502,7 +546,7 @@ impl Source for Incoming {
 
     async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
         let found = self.from.trailers().await.map_err(|_| Broken::Source)?;
-        Ok(found.map(|found| {
+        Ok(found.filter(|_| self.trailers == Trailers::Pass).map(|found| {
             let mut trailers = HeaderMap::new();
             copy(&found, &mut trailers);
             trailers

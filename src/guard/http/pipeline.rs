@@ -22,6 +22,8 @@ use crate::scope::{Authority, RequestTarget};
 const LONGEST_RECORDED: usize = 256;
 /// Of a form that must be read before it is sent on.
 const LARGEST_FORM: usize = 64 * 1024;
+/// The status that is written of a request for the answer of which nobody waited.
+pub const GIVEN_UP: u16 = 499;
 /// After so many pieces others have their turn.
 const TURN: usize = 16;
 
@@ -112,7 +114,13 @@ impl Judged<'_> {
         policy.still(&self.permit, reached)?;
         let Said { method, upgrade, method_field, authority: _, to: _ } = said;
         let request = Request { of: self.of, method, target: &self.target, upgrade: *upgrade, method_field: *method_field };
-        if self.raw.is_some() { Ok(()) } else { policy.request(&client.site, &request).map(drop) }
+        if self.raw.is_some() {
+            return if policy.observes() { Ok(()) } else { Err(Reason::PathAmbiguous) };
+        }
+        // The same words may lead elsewhere now.
+        let now = policy.request(&client.site, &request)?;
+        let same = now.upstream() == self.permit.upstream() && now.leg() == self.permit.leg();
+        if same || policy.observes() { Ok(()) } else { Err(Reason::DestinationNotDeclared) }
     }
 }
 
