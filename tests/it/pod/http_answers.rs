@@ -309,12 +309,8 @@ fn play(upstream: &Upstream, case: &Case) -> Result<(), String> {
 fn answers_are_whole_or_none() {
     let all = cases();
     assert!(all.len() >= 40, "{}", all.len());
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let mut failures = Vec::new();
     let began = Instant::now();
     world.in_pod(|| {
@@ -347,12 +343,8 @@ fn answers_are_whole_or_none() {
 /// An upstream may close an idle connection just when a request comes, and may have heard it.
 #[test]
 fn what_may_change_something_is_asked_once() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     world.in_pod(|| {
         for (method, fields) in [("POST", ""), ("POST", "Content-Length: 0\r\n"), ("PATCH", ""), ("POST", "Transfer-Encoding: chunked\r\n")]
         {
@@ -376,12 +368,8 @@ fn what_may_change_something_is_asked_once() {
 /// Whoever answers before it has heard all: what the client says on is still the body of that request, and no other.
 #[test]
 fn an_answer_that_comes_early_makes_no_request_of_a_body() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     world.in_pod(|| {
         for (framing, before, after) in [
             ("Content-Length: 300", String::new(), SMUGGLED.to_owned()),
@@ -420,12 +408,8 @@ fn an_answer_that_comes_early_makes_no_request_of_a_body() {
 /// A tunnel begins when the upstream agrees, and not before; whoever is not let into one goes on in HTTP, judged.
 #[test]
 fn only_what_was_agreed_on_switches() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let asks = |path: &str, more: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {RULED}\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{more}\r\n"

@@ -36,12 +36,8 @@ fn is_cut(stream: &mut TcpStream) -> Result<(), String> {
 
 #[test]
 fn a_path_that_is_no_longer_declared_ends_its_stream_and_no_other() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let mut articles = streaming(&world, &upstream, PORTS[1], "/articles/7");
     let mut live = streaming(&world, &upstream, PORTS[1], "/live");
     let mut narrowed = http_wire::policy();

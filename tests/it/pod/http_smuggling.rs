@@ -234,12 +234,8 @@ fn without_a_guard_the_upstream_sees_them_as_they_are() {
 
 #[test]
 fn what_arrives_is_what_was_judged() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let (silent, spoken): (Vec<Case>, Vec<Case>) = cases().into_iter().partition(|case| case.end == End::Silent);
     let good = Case {
         name: "good".to_owned(),
@@ -297,14 +293,10 @@ fn what_arrives_is_what_was_judged() {
 /// Observe lets everything pass: what has no reading as it is, byte for byte, and written down.
 #[test]
 fn observe_lets_pass_as_it_is_what_has_no_reading() {
-    let world = World::new();
-    let upstream = Upstream::new(&world);
-    world.redirect();
     let mut policy = http_wire::policy();
     policy["mode"] = serde_json::json!("Observe");
-    world.policy(&policy);
-    world.start();
-    world.ready();
+    let world = World::guarded(&policy);
+    let upstream = Upstream::new(&world);
     // Not where the body is at fault: that is read by its length, in Observe as well.
     let unread = |case: &&Case| {
         let refused = matches!(&case.steps[..], [Step::Refused { reason, .. }] if ends(reason));
@@ -348,12 +340,8 @@ fn remit_reads(head: &[u8]) -> bool {
 /// What follows a CONNECT belongs to nobody before it is let through, and is judged as said to that host afterwards.
 #[test]
 fn a_tunnel_leads_to_whom_it_was_asked_for() {
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let connect = |to: &str, more: &[u8]| [format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n").as_bytes(), more].concat();
     let get = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
     let declared = "help.example.com:443";

@@ -132,12 +132,8 @@ fn whom_a_client_means_is_who_is_judged() {
     let differ = rows.iter().filter(|row| row.readings.iter().map(Reading::meant).collect::<BTreeSet<_>>().len() > 1).count();
     assert!(differ >= 80, "{differ}: there is little to tell apart");
 
-    let world = World::new();
+    let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
-    world.redirect();
-    world.policy(&http_wire::policy());
-    world.start();
-    world.ready();
     let mut failures = Vec::new();
     let (mut passed, mut refused) = (0, 0);
     world.in_pod(|| {
