@@ -79,7 +79,6 @@ const ROWS: &[Row] = &[
         a.passes(&a.pod("{app: other}", "", ""))?;
         a.refused(&a.pod("{app: other}", "serviceAccountName: support-bot", ""), "`support-bot` is the account of AIWorkload `support-bot`")
     }),
-    row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks),
     row(16, "a static pod, from the kubelet's directory", Layer::Limit, static_pod),
     row(17, "a pod that is older than its AIWorkload", Layer::Operator, older_pod),
     row(18, "an app with a user that is kept for guards", Layer::Admission, |a| {
@@ -162,6 +161,9 @@ const ROWS: &[Row] = &[
     row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
 ];
 
+/// What every namespace would feel: the cluster is theirs alone.
+const ALONE: &[Row] = &[row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks)];
+
 /// Said of an ephemeral container, by the webhook and by the API server's own policy; by another of its own of one that enters the guard.
 const EPHEMERAL: &str = "would run in the guard's network with a user and powers of its own";
 const AMONG_THE_GUARD: &str =
@@ -191,42 +193,14 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: dana}]
 #[test]
 fn every_row_is_stopped_where_it_says() {
     let (cluster, _installed) = installed();
-    let setting = Setting::with_elder("attacks");
-    setting.with_its_bot();
-    let arena = Arena { cluster, setting };
-    cluster.kubectl(&["create", "rolebinding", "dana", "-n", arena.ns(), "--clusterrole=edit", "--user=dana"]);
-    // More than an editor: what is refused to her is not refused for want of a right.
-    cluster.apply(&DANA.replace("NS", arena.ns()));
-    eventually("dana is an editor", Duration::from_secs(10), || {
-        let can = |what: &[&str]| {
-            let args = ["auth", "can-i", "-n", arena.ns(), "--as", "dana"];
-            cluster.run("kubectl", &[args.as_slice(), what].concat()).status.success()
-        };
-        let debug = can(&["patch", "pods", "--subresource=ephemeralcontainers"]);
-        (can(&["create", "pods"]) && debug && can(&["patch", &format!("namespace/{}", arena.ns())])).then_some(())
-    });
-    let mut failed = Vec::new();
-    for Row { number, attack, layer, run } in ROWS {
-        let layer = match layer {
-            Layer::Admission => "admission",
-            Layer::Guard => "guard",
-            Layer::Redirect => "redirect",
-            Layer::Rights => "rights",
-            Layer::Operator => "operator",
-            Layer::Limit => "nobody",
-        };
-        let stopped = if layer == "nobody" { "a limit" } else { "stopped" };
-        match run(&arena) {
-            Ok(evidence) => println!("attack {number:>2}  {stopped}  {layer:<9}  {attack}: {}", one_line(&evidence)),
-            Err(error) => {
-                println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
-                failed.push(format!("{number} {attack}: {error}"));
-            }
-        }
-    }
-    let limits = ROWS.iter().filter(|row| matches!(row.layer, Layer::Limit)).count();
-    println!("attacks: {} of {} stopped, {limits} a limit", ROWS.len() - limits - failed.len(), ROWS.len());
-    assert!(failed.is_empty(), "{failed:#?}");
+    Arena::new(cluster, "attacks").stops(ROWS);
+}
+
+#[test]
+fn every_row_that_the_whole_cluster_feels_is_stopped_where_it_says() {
+    let cluster = installed().0;
+    let _alone = super::INSTALLED.write().unwrap_or_else(|e| e.into_inner());
+    Arena::new(cluster, "attacks-alone").stops(ALONE);
 }
 
 /// The first words of an answer.
@@ -244,6 +218,51 @@ struct Tried {
 }
 
 impl Arena {
+    /// A bot with its guard, one without, and dana, who is an editor and a little more.
+    fn new(cluster: &'static Cluster, purpose: &str) -> Self {
+        let setting = Setting::with_elder(purpose);
+        setting.with_its_bot();
+        let arena = Self { cluster, setting };
+        cluster.kubectl(&["create", "rolebinding", "dana", "-n", arena.ns(), "--clusterrole=edit", "--user=dana"]);
+        // More than an editor: what is refused to her is not refused for want of a right.
+        cluster.apply(&DANA.replace("NS", arena.ns()));
+        eventually("dana is an editor", Duration::from_secs(10), || {
+            let can = |what: &[&str]| {
+                let args = ["auth", "can-i", "-n", arena.ns(), "--as", "dana"];
+                cluster.run("kubectl", &[args.as_slice(), what].concat()).status.success()
+            };
+            let debug = can(&["patch", "pods", "--subresource=ephemeralcontainers"]);
+            (can(&["create", "pods"]) && debug && can(&["patch", &format!("namespace/{}", arena.ns())])).then_some(())
+        });
+        arena
+    }
+
+    /// One line for each row; fails where one is not stopped.
+    fn stops(&self, rows: &[Row]) {
+        let mut failed = Vec::new();
+        for Row { number, attack, layer, run } in rows {
+            let layer = match layer {
+                Layer::Admission => "admission",
+                Layer::Guard => "guard",
+                Layer::Redirect => "redirect",
+                Layer::Rights => "rights",
+                Layer::Operator => "operator",
+                Layer::Limit => "nobody",
+            };
+            let stopped = if layer == "nobody" { "a limit" } else { "stopped" };
+            match run(self) {
+                Ok(evidence) => println!("attack {number:>2}  {stopped}  {layer:<9}  {attack}: {}", one_line(&evidence)),
+                Err(error) => {
+                    println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
+                    failed.push(format!("{number} {attack}: {error}"));
+                }
+            }
+        }
+        let limits = rows.iter().filter(|row| matches!(row.layer, Layer::Limit)).count();
+        println!("attacks: {} of {} stopped, {limits} a limit", rows.len() - limits - failed.len(), rows.len());
+        assert!(failed.is_empty(), "{failed:#?}");
+    }
+
     fn ns(&self) -> &str {
         &self.setting.support.name
     }
