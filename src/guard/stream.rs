@@ -1,12 +1,14 @@
 //! A connection, in TLS or not, as bytes that are read and written.
 //!
-//! Promise: one that waits for bytes has no buffer of its own, beyond what TLS keeps.
+//! Promise: one that waits for bytes has no buffer of its own, beyond what TLS keeps. What waits for somebody to take it is counted over all
+//! connections: once it is much, each reads and keeps [`LITTLE`] only. All go on, more slowly, and none is refused for it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_rustls::{client, server};
 
 /// Read and written at once.
@@ -28,6 +31,8 @@ pub const ASK_EVERY: Duration = Duration::from_secs(15);
 pub const ASK_TIMES: u32 = 4;
 /// When a peer that does not answer, or does not take what waits for it, is given up: as long as the questions above take.
 pub const GONE: Duration = Duration::from_secs(120);
+/// Of a connection of which one direction has ended: how long nothing may come in the other.
+pub const HALF_OPEN: Duration = Duration::from_secs(120);
 /// What is smaller is copied behind what waits to be written, so that it needs no call of its own.
 const SMALL: usize = 8 * 1024;
 /// Room for a head.
@@ -35,9 +40,75 @@ const HEAD: usize = 2 * 1024;
 /// More does not wait to be written.
 const STAGED: usize = 32 * 1024;
 
+/// More than this should not wait, over all connections together.
+const MUCH: usize = 16 * 1024 * 1024;
+/// Read, and kept, of each connection while much waits.
+const LITTLE: usize = 2 * 1024;
+
+/// Bytes that wait, over all connections.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of a connection that wait; none any more once it is dropped.
+#[derive(Default)]
+pub struct Waiting(usize);
+
+impl Waiting {
+    pub fn of(bytes: usize) -> Self {
+        WAITING.fetch_add(bytes, Ordering::Relaxed);
+        Self(bytes)
+    }
+
+    pub fn are(&mut self, bytes: usize) {
+        if bytes != self.0 {
+            *self = Self::of(bytes);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// As much as may be read at once, and kept, at this moment.
+pub fn at_once() -> usize {
+    if is_full() { LITTLE } else { CHUNK }
+}
+
+/// Whether much waits.
+pub fn is_full() -> bool {
+    WAITING.load(Ordering::Relaxed) > MUCH
+}
+
 thread_local! {
     /// One for all connections of the thread: it is empty whenever a task waits.
     pub static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into());
+}
+
+/// Both directions of a connection, until both have ended or one has failed. Once one has ended, nothing may come in the other for as long as
+/// this: who has said everything waits for an answer only, and a side that never says its own end would hold its place for ever. (Noticed
+/// within twice that.) `passed` grows with what comes. None: it was too long.
+pub async fn both<E>(
+    there: impl Future<Output = Result<(), E>>,
+    back: impl Future<Output = Result<(), E>>,
+    passed: impl Fn() -> u64,
+    half_open: Duration,
+) -> Result<(), Option<E>> {
+    let (mut there, mut back) = (pin!(there), pin!(back));
+    let there_first = tokio::select! {
+        ended = &mut there => ended.map(|()| true)?,
+        ended = &mut back => ended.map(|()| false)?,
+    };
+    loop {
+        let before = passed();
+        let other = async { if there_first { back.as_mut().await } else { there.as_mut().await } };
+        match timeout(half_open, other).await {
+            Ok(ended) => return Ok(ended?),
+            Err(_) if passed() == before => return Err(None),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Ends it so that the other side sees an error and not an end.
@@ -166,11 +237,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
 pub struct Reader {
     from: ReadHalf<Stream>,
     pub buffer: BytesMut,
+    waiting: Waiting,
 }
 
 impl Reader {
     pub fn new(from: ReadHalf<Stream>, before: BytesMut) -> Self {
-        Self { from, buffer: before }
+        let waiting = Waiting::of(before.len());
+        Self { from, buffer: before, waiting }
     }
 
     /// How much came; nothing at the end.
@@ -179,8 +252,10 @@ impl Reader {
     }
 
     pub fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // What was read before has been taken, but for this.
+        self.waiting.are(self.buffer.len());
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut read = ReadBuf::new(scratch);
+            let mut read = ReadBuf::new(&mut scratch[..at_once()]);
             ready!(Pin::new(&mut self.from).poll_read(context, &mut read))?;
             let read = read.filled();
             if self.buffer.is_empty() {
@@ -189,6 +264,7 @@ impl Reader {
             } else {
                 self.buffer.extend_from_slice(read);
             }
+            self.waiting.are(self.buffer.len());
             Poll::Ready(Ok(read.len()))
         })
     }
@@ -223,7 +299,7 @@ impl Writer {
 
     /// Behind what is staged.
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() < SMALL && self.staged.len() + bytes.len() <= STAGED {
+        if bytes.len() < SMALL && self.staged.len() + bytes.len() <= STAGED.min(at_once()) {
             self.staged().extend_from_slice(bytes);
             return Ok(());
         }

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
@@ -19,7 +19,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::dns::loopback;
@@ -27,7 +27,7 @@ use super::gate::{Denied, Gate};
 use super::http::{self, Client};
 use super::record::Outcome;
 use super::resolver::Names;
-use super::stream::{SCRATCH, Stream, bound, reset};
+use super::stream::{HALF_OPEN, SCRATCH, Stream, Waiting, at_once, both, bound, reset};
 use super::usage::Slot;
 use super::{GuardError, original_destination};
 use crate::policy::pod::{HTTP_PORT, TCP_PORT};
@@ -43,11 +43,10 @@ const HELLO: Duration = Duration::from_secs(5);
 /// After so many reads (1 MiB) others have their turn: however fast both ends are, the keeper soon sees a new policy. It costs nothing that
 /// could be measured: 160 to 218 MiB/s through an echo with it, 150 to 169 without, in turns on a busy machine.
 const ROUNDS: usize = 16;
-/// Once one direction has ended: how long nothing may come in the other. Who has said everything waits for an answer only, and a side that
-/// never says its own end would hold its place for ever.
-const HALF_OPEN: Duration = Duration::from_secs(120);
 /// Connections that wait for a ClientHello or a lookup are a quarter of all at most, but so many in any case.
 const FEW: u32 = 32;
+/// So many connections of HTTP/2 have large windows.
+const AMPLE: usize = 16;
 
 pub struct Server {
     listeners: Vec<(TcpListener, Way)>,
@@ -61,6 +60,9 @@ pub struct Door {
     most: u32,
     /// For those that are not judged yet: who says nothing keeps nobody out who may pass.
     unjudged: Semaphore,
+    /// For connections of HTTP/2, of which each may hold as much as many others.
+    sessions: Semaphore,
+    most_sessions: usize,
 }
 
 /// How connections come to a listener.
@@ -69,6 +71,14 @@ enum Way {
     Redirected,
     /// To the guard itself.
     Own,
+}
+
+/// How many connections of HTTP/2 there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowd {
+    Few,
+    /// Each may hold less.
+    Many,
 }
 
 /// How many connections are open.
@@ -104,7 +114,9 @@ impl Server {
     fn of(listeners: Vec<(TcpListener, Way)>, gate: Arc<Gate>, most: u32) -> Self {
         let room = Arc::new(Semaphore::new(most as usize));
         let unjudged = Semaphore::new((most / 4).max(FEW) as usize);
-        Self { listeners, door: Arc::new(Door { gate, room, most, unjudged }) }
+        let most_sessions = (most / 16).max(FEW) as usize;
+        let sessions = Semaphore::new(most_sessions);
+        Self { listeners, door: Arc::new(Door { gate, room, most, unjudged, sessions, most_sessions }) }
     }
 
     pub fn open(&self) -> Open {
@@ -205,6 +217,13 @@ impl Door {
 
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// A place for a connection of HTTP/2, and whether there are few of them. None: there are too many.
+    pub fn session(&self) -> Option<(SemaphorePermit<'_>, Crowd)> {
+        let place = self.sessions.try_acquire().ok()?;
+        let open = self.most_sessions.saturating_sub(self.sessions.available_permits());
+        Some((place, if open <= AMPLE { Crowd::Few } else { Crowd::Many }))
     }
 
     /// Whether a connection to this host may begin: what CONNECT asks.
@@ -348,24 +367,14 @@ async fn read_first(client: &TcpStream, first: &mut BytesMut) -> First {
     }
 }
 
-/// Both directions, until both have ended. Once one has, the other may be silent for `half_open` (noticed within twice that).
+/// Both directions, until both have ended: see [`both`].
 async fn pass_both(client: &mut TcpStream, upstream: &mut TcpStream, half_open: Duration, slot: &Slot) -> io::Result<()> {
     let passed = AtomicU64::new(0);
     let ((from_client, to_client), (from_upstream, to_upstream)) = (client.split(), upstream.split());
-    let mut there = pin!(pass(from_client, to_upstream, &passed, &slot.sent));
-    let mut back = pin!(pass(from_upstream, to_client, &passed, &slot.received));
-    let mut other = tokio::select! {
-        ended = &mut there => ended.map(|()| back)?,
-        ended = &mut back => ended.map(|()| there)?,
-    };
-    loop {
-        let before = passed.load(Ordering::Relaxed);
-        match timeout(half_open, &mut other).await {
-            Ok(ended) => return ended,
-            Err(_) if passed.load(Ordering::Relaxed) == before => return Err(ErrorKind::TimedOut.into()),
-            Err(_) => {}
-        }
-    }
+    let there = pass(from_client, to_upstream, &passed, &slot.sent);
+    let back = pass(from_upstream, to_client, &passed, &slot.received);
+    let ended = both(there, back, || passed.load(Ordering::Relaxed), half_open).await;
+    ended.map_err(|error| error.unwrap_or_else(|| ErrorKind::TimedOut.into()))
 }
 
 /// One direction, until its end. `passed` grows with what comes, `count` with what the other side's socket took.
@@ -381,7 +390,10 @@ async fn pass(mut from: ReadHalf<'_>, to: WriteHalf<'_>, passed: &AtomicU64, cou
         let rest = poll_fn(|context| SCRATCH.with_borrow_mut(|scratch| read_and_write(&mut from, to, scratch, [passed, count], context)));
         match rest.await? {
             None => break,
-            Some(rest) => write_all(to, &rest, count).await?,
+            Some(rest) => {
+                let _waiting = Waiting::of(rest.len());
+                write_all(to, &rest, count).await?;
+            }
         }
     }
     match SockRef::from(to).shutdown(Shutdown::Write) {
@@ -399,7 +411,7 @@ fn read_and_write(
     [passed, count]: [&AtomicU64; 2],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Option<Vec<u8>>>> {
-    let mut read = ReadBuf::new(scratch);
+    let mut read = ReadBuf::new(&mut scratch[..at_once()]);
     ready!(Pin::new(from).poll_read(context, &mut read))?;
     let read = read.filled();
     if read.is_empty() {

@@ -63,6 +63,23 @@ pub struct Reached {
     pub stream: Stream,
     pub address: IpAddr,
     pub version: Version,
+    pub way: Way,
+}
+
+/// How an upstream was reached: what another policy may say in another way.
+#[derive(Clone, Debug)]
+pub struct Way(Arc<GuardPolicy>);
+
+impl Way {
+    /// Whether it would be reached in the same way now: known by the same authorities, through the same proxy.
+    pub fn still(&mut self, now: &Arc<GuardPolicy>) -> bool {
+        let same = Arc::ptr_eq(&self.0, now) || (self.0.roots == now.roots && self.0.proxy == now.proxy);
+        if same {
+            // The older one is needed no more.
+            self.0 = now.clone();
+        }
+        same
+    }
 }
 
 impl Upstreams {
@@ -154,6 +171,7 @@ impl Gate {
         server: Option<&DomainName>,
     ) -> Result<Reached, Denied> {
         let policy = self.policy()?;
+        let way = Way(policy.clone());
         let reached = async {
             let (stream, address) = self.find(&policy, permit, wanted).await?;
             let scheme = match permit.leg() {
@@ -162,7 +180,7 @@ impl Gate {
             };
             if scheme == Scheme::Http {
                 let version = versions.first().copied().unwrap_or(Version::One);
-                return Ok(Reached { stream: Stream::Tcp(stream), address, version });
+                return Ok(Reached { stream: Stream::Tcp(stream), address, version, way });
             }
             let name = match (server, permit.authority().map(|authority| &authority.host), permit.upstream()) {
                 (Some(name), _, _) | (None, Some(crate::scope::Host::Name(name)), _) | (None, None, Upstream::Named { name, .. }) => name,
@@ -183,7 +201,7 @@ impl Gate {
             if !versions.contains(&version) {
                 return Err(Reason::UpstreamMalformed);
             }
-            Ok(Reached { stream: Stream::Upstream(Box::new(stream)), address, version })
+            Ok(Reached { stream: Stream::Upstream(Box::new(stream)), address, version, way })
         };
         let reached = reached.await;
         reached.map_err(|reason| Denied::by(policy, reason))

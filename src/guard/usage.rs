@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::policy::channel::{self, LONGEST_SOURCE, MOST_SOURCES, OTHER};
+use crate::policy::channel::{self, CLASSES, LONGEST_SOURCE, MOST_SOURCES, OTHER, Requests};
 
 pub struct Usage {
     life: u64,
@@ -24,13 +24,15 @@ pub struct Slot {
     pub sent: AtomicU64,
     /// Bytes, to the app.
     pub received: AtomicU64,
+    /// As [`Requests`].
+    pub requests: [AtomicU64; CLASSES.len()],
 }
 
 impl Slot {
     fn total(&self) -> channel::Usage {
-        let Self { connections, sent, received } = self;
+        let Self { connections, sent, received, requests } = self;
         let [connections, sent, received] = [connections, sent, received].map(|count| count.load(Ordering::Relaxed));
-        channel::Usage { connections, sent, received }
+        channel::Usage { connections, sent, received, requests: Requests(requests.each_ref().map(|count| count.load(Ordering::Relaxed))) }
     }
 }
 

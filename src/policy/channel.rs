@@ -13,7 +13,7 @@ pub const PATH: &str = "/v1/guard";
 /// The format of reports that this program writes and reads.
 pub const REPORT_FORMAT: u32 = 1;
 /// More bytes than these are not read: of a report, of a signed policy, of a refusal.
-pub const LARGEST_REPORT: usize = 64 * 1024;
+pub const LARGEST_REPORT: usize = 128 * 1024;
 /// The text, and room for its signatures.
 pub const LARGEST_NOTE: usize = LARGEST + 4096;
 pub const LARGEST_REFUSAL: usize = 4096;
@@ -69,6 +69,46 @@ pub struct Usage {
     pub sent: u64,
     /// Bytes, to the app.
     pub received: u64,
+    /// Where requests are judged.
+    #[serde(default, skip_serializing_if = "Requests::are_none")]
+    pub requests: Requests,
+}
+
+/// Requests that were let through, by the class of the answer's status, in the order of [`CLASSES`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BTreeMap<String, u64>", into = "BTreeMap<&'static str, u64>")]
+pub struct Requests(pub [u64; CLASSES.len()]);
+
+/// The first has those for the answer of which nobody waited, and answers of no class.
+pub const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Requests {
+    /// Where answers of this status are counted.
+    pub fn class(status: u16) -> usize {
+        Some(usize::from(status / 100)).filter(|class| *class < CLASSES.len()).unwrap_or_default()
+    }
+
+    fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<BTreeMap<String, u64>> for Requests {
+    /// Classes that a newer guard may know are counted as the first.
+    fn from(counts: BTreeMap<String, u64>) -> Self {
+        let mut requests = Self::default();
+        for (class, count) in counts {
+            let class = CLASSES.iter().position(|known| *known == class).unwrap_or_default();
+            requests.0[class] = requests.0[class].saturating_add(count);
+        }
+        requests
+    }
+}
+
+impl From<Requests> for BTreeMap<&'static str, u64> {
+    fn from(requests: Requests) -> Self {
+        CLASSES.into_iter().zip(requests.0).filter(|(_, count)| *count > 0).collect()
+    }
 }
 
 /// Why there is no answer.
@@ -168,7 +208,7 @@ mod tests {
     fn report() -> Value {
         json!({
             "format": 1, "version": "0.1.0", "reads": 1, "life": u64::MAX, "denials": {"name_not_declared": 3}, "wouldDeny": {},
-            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3}},
+            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3, "requests": {"2xx": 4, "other": 1}}},
             "enforced": {"uid": "u", "generation": 1, "serial": 5, "digest": "d"},
         })
     }
@@ -177,7 +217,7 @@ mod tests {
     #[test]
     fn the_largest_report_is_read() {
         let denials: BTreeMap<String, u64> = crate::policy::Reason::ALL.into_iter().map(|r| (r.code().to_owned(), u64::MAX)).collect();
-        let usage = Usage { connections: u64::MAX, sent: u64::MAX, received: u64::MAX };
+        let usage = Usage { connections: u64::MAX, sent: u64::MAX, received: u64::MAX, requests: Requests([u64::MAX; CLASSES.len()]) };
         let report = Report {
             format: REPORT_FORMAT,
             version: "v".repeat(LONGEST_WORD),
@@ -203,11 +243,12 @@ mod tests {
         let newer = json!({
             "format": 1, "version": "9", "reads": 7, "life": 5, "more": [1],
             "enforced": {"uid": "u", "generation": 1, "serial": 5, "digest": "d", "mode": "Inspect"},
-            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3, "calls": {}}}, "denials": {"a_new_reason": 1},
+            "usage": {"orders": {"connections": 1, "sent": 2, "received": 3, "calls": {}, "requests": {"2xx": 1, "7xx": 5}}}, "denials": {"a_new_reason": 1},
         });
         let read = Report::read(newer.to_string().as_bytes()).unwrap();
         assert_eq!((read.reads, read.usage["orders"].received, read.enforced.unwrap().serial), (7, 3, 5));
         assert_eq!((read.denials["a_new_reason"], read.would_deny.len()), (1, 0));
+        assert_eq!(read.usage["orders"].requests, Requests([5, 0, 1, 0, 0, 0]));
     }
 
     #[test]
@@ -236,6 +277,7 @@ mod tests {
                 },
                 Some("more than 256 data sources"),
             ),
+            ("an older guard", |r| _ = r["usage"]["orders"].as_object_mut().unwrap().remove("requests"), None),
             ("half a source", |r| r["usage"]["a"] = json!({"connections": 1}), Some("missing field `sent`")),
             ("fewer than none", |r| r["denials"] = json!({"a": -1}), Some("invalid value")),
             ("large", |r| r["version"] = json!("v".repeat(LARGEST_REPORT)), Some("larger than")),
@@ -249,6 +291,15 @@ mod tests {
                 (Err(error), Some(words)) => assert!(error.to_string().contains(words), "{what}: {error}"),
                 (other, _) => panic!("{what}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn classes_of_statuses() {
+        for (status, class) in
+            [(101, "1xx"), (200, "2xx"), (304, "3xx"), (499, "4xx"), (599, "5xx"), (600, "other"), (999, "other"), (0, "other")]
+        {
+            assert_eq!(CLASSES[Requests::class(status)], class, "{status}");
         }
     }
 

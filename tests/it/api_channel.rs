@@ -188,7 +188,7 @@ fn what_guards_count_is_shown_as_metrics_of_their_aiworkload() {
         world.is_ready(&own, "bot").await;
         let (guard, trust) = client(&world).await;
         let token = &pod(&world, &own, "bot-1", "bot", "remit.dev/guard", &trust).await;
-        let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections };
+        let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections, ..Usage::default() };
         let said = |connections| Report {
             denials: [("suspended".to_owned(), 7), ("of-tomorrow".to_owned(), 1)].into(),
             would_deny: [("too_slow".to_owned(), 3)].into(),

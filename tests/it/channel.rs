@@ -187,7 +187,7 @@ fn report(enforced: Option<(i64, u64)>) -> Report {
         enforced: enforced.map(edition),
         denials: [("suspended".to_owned(), 2)].into(),
         would_deny: Default::default(),
-        usage: [("orders".to_owned(), Usage { connections: 1, sent: 20, received: 300 })].into(),
+        usage: [("orders".to_owned(), Usage { connections: 1, sent: 20, received: 300, ..Usage::default() })].into(),
     }
 }
 
@@ -257,7 +257,7 @@ async fn what_is_said_again_is_not_counted_again() {
     operator.publish(&policy(1, 10));
     let token = operator.pod("support", "bot-1", "bot", Some(0));
     let client = Client::new(&operator.public_key()).unwrap();
-    let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections };
+    let usage = |connections| Usage { connections, sent: 20 * connections, received: 300 * connections, ..Usage::default() };
     let said = |life, connections| Report {
         life,
         denials: [("suspended".to_owned(), 2 * connections), ("of_tomorrow".to_owned(), 1)].into(),

@@ -12,6 +12,8 @@ const BASE: &str = "orders.shop.svc:8080";
 const RULED_BASE: &str = "orders.shop.svc:8081";
 /// A host outside that is declared with plain HTTP and ReadWrite.
 pub const PLAIN: &str = "help.example.com:8080";
+/// What is said of the connection to the upstream where a body may be passed over there: nothing that follows it is a request.
+const CLOSE: &str = "connection: close\r\n";
 /// What a request smuggles that is understood differently than it was judged.
 pub const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: orders.shop.svc.cluster.local:8080\r\n\r\n";
 
@@ -609,7 +611,7 @@ fn lengths(list: &mut List) {
         let line = format!("{method} / HTTP/1.1");
         let name = format!("length-of-{}", method.to_ascii_lowercase());
         let bytes = request(&line, "Content-Length: 72\r\n") + &format!("{SMUGGLED:<72}")[..72];
-        list.add(&name, Door::Open, bytes, End::Open, vec![passed(&head(&line, ""), body(&format!("{SMUGGLED:<72}")[..72]))]);
+        list.add(&name, Door::Open, bytes, End::Open, vec![passed(&head(&line, CLOSE), body(&format!("{SMUGGLED:<72}")[..72]))]);
     }
 }
 
@@ -691,7 +693,7 @@ fn codings(list: &mut List) {
         let bytes = request(&line, "Transfer-Encoding: chunked\r\n") + "43\r\n" + SMUGGLED + "\r\n0\r\n\r\n";
         let bytes = bytes.replace("43\r\n", &format!("{:x}\r\n", SMUGGLED.len()));
         let name = format!("coding-of-{}", method.to_ascii_lowercase());
-        list.add(&name, Door::Open, bytes, End::Open, vec![passed(&head(&line, ""), Body::Chunked(SMUGGLED.into()))]);
+        list.add(&name, Door::Open, bytes, End::Open, vec![passed(&head(&line, CLOSE), Body::Chunked(SMUGGLED.into()))]);
     }
 }
 
@@ -1491,10 +1493,29 @@ fn loopback(list: &mut List) {
         said("GET /ledger/articles/1 HTTP/1.1", own),
         passed(&format!("GET /articles/1 HTTP/1.1\r\nhost: {RULED_BASE}\r\n\r\n"), Body::None),
     );
-    // The path says who is meant.
-    for (name, host) in
-        [("other", "evil.example"), ("other-port", "127.0.0.1:80"), ("of-the-source", HOST), ("localhost", "localhost:15474")]
-    {
+    // The path says which data source is meant; who was misled by its DNS to come here says another host.
+    for (name, host) in [
+        ("evil", "evil.example"),
+        ("evil-port", "evil.example:15474"),
+        ("below-localhost", "evil.localhost"),
+        ("other-address", "203.0.113.66:15474"),
+        ("other-source", "help.example.com"),
+        ("nothing", ""),
+    ] {
+        add(
+            &format!("host-{name}"),
+            said("GET /orders/ HTTP/1.1", host),
+            if host.is_empty() { refused(MALFORMED) } else { refused(MISMATCH) },
+        );
+    }
+    for (name, host) in [
+        ("other-port", "127.0.0.1:80"),
+        ("of-the-source", BASE),
+        ("localhost", "localhost:15474"),
+        ("upper-case", "LOCALHOST"),
+        ("loopback", "127.9.9.9"),
+        ("loopback6", "[::1]:15474"),
+    ] {
         add(
             &format!("host-{name}"),
             said("GET /orders/ HTTP/1.1", host),

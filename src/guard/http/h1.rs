@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -10,16 +10,17 @@ use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
-use super::pipeline::{Based, Broken, Done, GIVEN_UP, Judged, Refused, Said, Sink, Source, To, Whole, form, judge, pass, record};
+use super::based::Based;
+use super::exchange::{Content, Exchange, Refused, Said, To};
+use super::pipeline::{Broken, Sink, Source, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
-use crate::guard::stream::{Reader, Stream, Writer, reset};
+use crate::guard::stream::{HALF_OPEN, Reader, Stream, Writer, at_once, both, is_full, reset};
 use crate::guard::tcp::Door;
-use crate::guard::upstream::{Reached, Version};
-use crate::guard::usage::Slot;
-use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
+use crate::guard::upstream::{Reached, Version, Way};
+use crate::policy::{Attempt, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::{Authority, DomainName, Host, SAFE_METHODS};
-use crate::wire::form::{Form, NO_FORM, form_names_a_method, form_of};
+use crate::wire::form::NO_FORM;
 use crate::wire::http1::{
     Body, Ends, Fault, Field, LAST_CHUNK, Length, Persistence, Piece, Request, Response, Scan, Target, write_chunk_size, write_head,
 };
@@ -32,6 +33,8 @@ const ANSWER: Duration = Duration::from_secs(900);
 const LINGER: Duration = Duration::from_secs(2);
 /// What a client may have sent of a refused request, to be read and dropped.
 const LARGEST_DROPPED: usize = 1024 * 1024;
+/// Longer heads are refused while much waits in the guard.
+const USUAL_HEAD: usize = 4 * 1024;
 /// What a client may send ahead while it waits for an answer.
 const MOST_AHEAD: usize = 64 * 1024;
 /// Answers that are none yet, before the one that counts.
@@ -44,8 +47,7 @@ struct Link {
     reader: Reader,
     writer: Writer,
     address: std::net::IpAddr,
-    slot: Arc<Slot>,
-    source: String,
+    way: Way,
     /// It has served before.
     used: bool,
 }
@@ -71,7 +73,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, mut
                 if let Some(after) = Box::pin(unread(gate, &client, reason, &mut reader, &mut writer)).await {
                     break after;
                 }
-                let refused = malformed(gate, reason);
+                let refused = Refused::unread(gate, reason);
                 say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
                 break After::Close;
             }
@@ -85,7 +87,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, mut
                 if let Some(after) = Box::pin(unread(gate, &client, reason_of(fault), &mut reader, &mut writer)).await {
                     break after;
                 }
-                let refused = malformed(gate, reason_of(fault));
+                let refused = Refused::unread(gate, reason_of(fault));
                 say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
                 break After::Close;
             }
@@ -132,18 +134,11 @@ fn reason_of(fault: Fault) -> Reason {
     }
 }
 
-/// A request that could not be read. Nothing of it is repeated.
-fn malformed(gate: &Gate, reason: Reason) -> Refused {
-    let policy = gate.held.borrow().clone();
-    let attempt = Attempt::Request { method: String::new(), host: String::new(), path: String::new(), declare: None };
-    Refused { denied: Denied { reason, policy }, attempt }
-}
-
 /// What Observe does with what has no reading: it passes as it is, from here on. None: it is refused.
 async fn unread(gate: &Gate, client: &Client, reason: Reason, reader: &mut Reader, writer: &mut Writer) -> Option<After> {
     let policy = gate.policy().ok()?;
     let permit = policy.unread(&client.site, reason)?;
-    gate.records.judged(Outcome::LetThrough, reason, &malformed(gate, reason).attempt, Some(&policy));
+    gate.records.judged(Outcome::LetThrough, reason, &Refused::unread(gate, reason).attempt, Some(&policy));
     let Ok(Ok((stream, address))) = gate.while_permitted(&permit, None, Box::pin(gate.reach(&permit, client.wanted))).await else {
         return Some(After::Reset);
     };
@@ -168,6 +163,9 @@ async fn head(reader: &mut Reader) -> Result<Option<Bytes>, Reason> {
         loop {
             if let Some(length) = scan.head(&reader.buffer).map_err(reason_of)? {
                 return Ok(Some(reader.buffer.split_to(length).freeze()));
+            }
+            if is_full() && reader.buffer.len() > USUAL_HEAD {
+                return Err(Reason::TooManyConnections);
             }
             match reader.more().await {
                 Ok(0) => return Err(Reason::RequestMalformed),
@@ -222,7 +220,6 @@ async fn exchange(
     writer: &mut Writer,
     link: &mut Option<Link>,
 ) -> After {
-    let began = Instant::now();
     let own = client.is_own();
     let absolute;
     let (authority, to) = match request.target {
@@ -234,105 +231,77 @@ async fn exchange(
         }
         // `*` has no path that could be declared, and who is no proxy is asked for paths.
         Target::Absolute { .. } | Target::Asterisk | Target::Authority(_) => {
-            let refused = malformed(gate, Reason::RequestMalformed);
+            let refused = Refused::unread(gate, Reason::RequestMalformed);
             say(writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, request.method).await;
             return After::Close;
         }
     };
     let upgrade = request.upgrade.map(str::to_ascii_lowercase);
     let method_field = if request.names_a_method { MethodField::Present } else { MethodField::Absent };
-    let said = Said { method: request.method, authority, to, upgrade: upgrade.as_deref(), method_field };
+    let all = |name: &str| request.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value).collect::<Vec<_>>();
+    let trace = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("traceparent")).map(|field| field.value);
+    let said = Said { method: request.method, authority, to, upgrade: upgrade.as_deref(), method_field, trace };
     let mut body = Body::new(request.length);
-    let judged = match judge(gate, client, &said) {
-        Ok(judged) => judged,
+    let exchange = match Exchange::judge(gate, client, said) {
+        Ok(exchange) => exchange,
         Err(refused) => return answered(gate, writer, *refused, request, &body).await,
     };
-    let Judged { permit, target, raw, .. } = &judged;
-    let host = permit.authority().unwrap_or(authority).clone();
-    let attempt = || Attempt::Request {
-        method: super::pipeline::cut(request.method).to_owned(),
-        host: host.to_string(),
-        path: super::pipeline::cut(target.path()).to_owned(),
-        declare: None,
-    };
-    let refusal = |denied: Denied| Refused { denied, attempt: attempt() };
-    let denied_now = |reason| Denied { reason, policy: gate.held.borrow().clone() };
 
     // A form that could name another method is read before anything is sent.
     let mut held = None;
     let mut fields = &request.fields;
     let mut typed;
-    let all = |name: &str| request.fields.iter().filter(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value).collect::<Vec<_>>();
-    if permit.forms() == Forms::NameNoMethod && !body.has_ended() {
-        let kind = form_of(request.method, &all("content-type"), &all("content-encoding"));
-        if kind == Form::Hidden {
-            return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
-        }
-        if kind == Form::Untyped {
+    let content = match body.has_ended() {
+        true => Ok(Content::Any),
+        false => exchange.content(|| all("content-type"), || all("content-encoding")),
+    };
+    match content {
+        Ok(Content::Any) => {}
+        Ok(Content::Untyped) => {
             typed = request.fields.iter().filter(|f| !f.name.eq_ignore_ascii_case("content-type")).copied().collect::<Vec<_>>();
             typed.push(Field { name: "content-type", value: NO_FORM.as_bytes() });
             fields = &typed;
-        } else if kind != Form::No {
+        }
+        Ok(Content::Form(kind)) => {
             if !all("expect").is_empty() {
                 writer.staged().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 if writer.flush().await.is_err() {
                     return After::Reset;
                 }
             }
-            match timeout(HEAD, form(&mut Incoming { reader, body: &mut body })).await.unwrap_or(Err(Reason::TooSlow)) {
-                Ok(form) if form_names_a_method(kind, &form) => {
-                    return answered(gate, writer, refusal(denied_now(Reason::MethodOverride)), request, &body).await;
-                }
+            match exchange.form(kind, &mut Incoming { reader, body: &mut body }).await {
                 Ok(form) => held = Some(form),
-                Err(reason) => return answered(gate, writer, refusal(denied_now(reason)), request, &body).await,
+                Err(reason) => return answered(gate, writer, exchange.refused(reason), request, &body).await,
             }
         }
+        Err(reason) => return answered(gate, writer, exchange.refused(reason), request, &body).await,
     }
     let length = held.as_ref().map_or(request.length, |form| Length::Fixed(form.len() as u64));
 
-    let scheme = client.scheme_of(permit);
-    // The name by which it was asked: in Observe a permit bears none.
-    let source = if let To::Base(path) = &said.to { path[1..].split(['/', '?']).next() } else { None };
-    let based = source.map(|source| Based { source, scheme, authority: &host });
+    // Upstreams that pass over the body of a GET would take it for the next request: there is none on that connection.
+    let passed_over = length != Length::None && !matches!(request.method, "POST" | "PUT" | "PATCH");
+    let kept = if passed_over { Persistence::Close } else { Persistence::KeepAlive };
+
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut current = match ready(gate, client, permit, link.take()).await {
+        let mut current = match ready(gate, client, exchange.permit(), link.take()).await {
             Ok(current) => current,
-            Err(denied) => return answered(gate, writer, refusal(denied), request, &body).await,
+            Err(denied) => return answered(gate, writer, exchange.denied(denied), request, &body).await,
         };
-        let ends = Ends { length, connection: Persistence::KeepAlive, upgrade: upgrade.as_deref() };
-        match raw {
-            Some(raw) => write_head(current.writer.staged(), format_args!("{} {raw} HTTP/1.1", request.method), Some(&host), fields, ends),
-            None => write_head(current.writer.staged(), format_args!("{} {target} HTTP/1.1", request.method), Some(&host), fields, ends),
-        }
-        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        let ends = Ends { length, connection: kept, upgrade: upgrade.as_deref() };
+        let (method, target) = (request.method, exchange.target());
+        write_head(current.writer.staged(), format_args!("{method} {target} HTTP/1.1"), Some(exchange.host()), fields, ends);
+        exchange.is_on_its_way();
         let used = current.used;
         let reached = current.address;
-        let talk = Talk {
-            based,
-            request,
-            length,
-            body: &mut body,
-            held: &mut held,
-            upgrade: upgrade.as_deref(),
-            sent: &sent,
-            received: &received,
-        };
-        let still = |policy: &GuardPolicy| judged.still(policy, client, &said, Some(reached));
-        let ended = gate.while_still(still, talk.on(reader, writer, &mut current)).await;
-        let (sent, received) = (sent.into_inner(), received.into_inner());
-        current.slot.sent.fetch_add(sent, Ordering::Relaxed);
-        current.slot.received.fetch_add(received, Ordering::Relaxed);
-        let log = |status| {
-            let trace = request.fields.iter().find(|field| field.name.eq_ignore_ascii_case("traceparent")).map(|field| field.value);
-            record(gate, permit, &Done { method: request.method, host: &host, path: target.path(), status, sent, received, trace, began });
-        };
-        let end = match ended {
+        let talk = Talk { exchange: &exchange, request, length, body: &mut body, held: &mut held, upgrade: upgrade.as_deref() };
+        let still = |policy: &GuardPolicy| exchange.still(policy, Some(reached));
+        let end = match gate.while_still(still, talk.on(reader, writer, &mut current)).await {
             Ok(end) => end,
             Err(denied) => {
                 // What a new policy forbids is cut, and seen to be cut.
-                let refused = refusal(denied);
+                let refused = exchange.denied(denied);
                 gate.records.judged(Outcome::Refused, refused.denied.reason, &refused.attempt, refused.denied.policy.as_deref());
                 let (stream, _) = current.reader.whole(current.writer);
                 reset(stream.tcp());
@@ -340,40 +309,29 @@ async fn exchange(
             }
         };
         match end {
-            End::Answered { status, client: Persistence::KeepAlive, upstream } => {
-                log(status);
-                if upstream == Persistence::KeepAlive {
+            End::Answered { client: Persistence::KeepAlive, upstream } => {
+                if upstream == Persistence::KeepAlive && kept == Persistence::KeepAlive {
                     current.used = true;
                     *link = Some(current);
                 }
                 return if request.persistence == Persistence::KeepAlive { After::Next } else { After::Close };
             }
-            End::Answered { status, client: Persistence::Close, .. } => {
-                log(status);
-                return After::Close;
-            }
-            End::Switched { status } => {
-                log(status);
-                return After::Reset;
-            }
+            End::Answered { client: Persistence::Close, .. } => return After::Close,
+            End::Switched => return After::Reset,
+            End::Failed(_) if exchange.is_answered() => return After::Reset,
             // Who closes an idle connection has not seen what came meanwhile; and if it has, nothing was changed.
-            End::Failed { reason: Reason::Unreachable, status: None }
+            End::Failed(Reason::Unreachable)
                 if used && tries == 1 && request.length == Length::None && SAFE_METHODS.contains(&request.method) => {}
-            End::Failed { reason, status: None } => {
+            End::Failed(reason) => {
                 let reason = if reason == Reason::Unreachable { Reason::UpstreamMalformed } else { reason };
-                return answered(gate, writer, refusal(denied_now(reason)), request, &body).await;
-            }
-            End::Failed { reason: _, status: Some(status) } => {
-                log(status);
-                return After::Reset;
+                return answered(gate, writer, exchange.refused(reason), request, &body).await;
             }
             End::ClientGone => {
-                log(GIVEN_UP);
                 let (stream, _) = current.reader.whole(current.writer);
                 reset(stream.tcp());
                 return After::Reset;
             }
-            End::Malformed => return answered(gate, writer, refusal(denied_now(Reason::RequestMalformed)), request, &body).await,
+            End::Malformed => return answered(gate, writer, exchange.refused(Reason::RequestMalformed), request, &body).await,
         }
     }
 }
@@ -395,13 +353,11 @@ async fn ready(gate: &Gate, client: &Client, permit: &Permit, link: Option<Link>
         && link.upstream == *permit.upstream()
         && link.leg == permit.leg()
         && link.is_quiet().await
-        && gate.policy()?.still(permit, Some(link.address)).is_ok()
     {
-        if link.source != permit.source() {
-            link.slot = gate.usage.of(permit.source());
-            link.source = permit.source().to_owned();
+        let policy = gate.policy()?;
+        if policy.still(permit, Some(link.address)).is_ok() && link.way.still(&policy) {
+            return Ok(link);
         }
-        return Ok(link);
     }
     let reaching = Box::pin(gate.reach_http(permit, client.wanted, &[Version::One], client.server.as_ref()));
     let reached = gate.while_permitted(permit, None, reaching).await??;
@@ -410,18 +366,16 @@ async fn ready(gate: &Gate, client: &Client, permit: &Permit, link: Option<Link>
 
 impl Link {
     fn new(gate: &Gate, permit: &Permit, reached: Reached) -> Self {
-        let Reached { stream, address, version: _ } = reached;
+        let Reached { stream, address, version: _, way } = reached;
         let (from, to) = tokio::io::split(stream);
-        let slot = gate.usage.of(permit.source());
-        slot.connections.fetch_add(1, Ordering::Relaxed);
+        gate.usage.of(permit.source()).connections.fetch_add(1, Ordering::Relaxed);
         Self {
             upstream: permit.upstream().clone(),
             leg: permit.leg(),
             reader: Reader::new(from, BytesMut::new()),
             writer: Writer::new(to),
             address,
-            slot,
-            source: permit.source().to_owned(),
+            way,
             used: false,
         }
     }
@@ -436,19 +390,13 @@ impl Link {
 /// How an exchange ended.
 enum End {
     Answered {
-        status: u16,
         client: Persistence,
         upstream: Persistence,
     },
     /// To another protocol, and that has ended.
-    Switched {
-        status: u16,
-    },
-    /// `status`: of an answer of which the client has seen the beginning.
-    Failed {
-        reason: Reason,
-        status: Option<u16>,
-    },
+    Switched,
+    /// Perhaps in the middle of an answer.
+    Failed(Reason),
     ClientGone,
     /// The body of the request has no reading.
     Malformed,
@@ -456,22 +404,21 @@ enum End {
 
 /// A request on its way, and its answer.
 struct Talk<'a> {
-    based: Option<Based<'a>>,
+    exchange: &'a Exchange<'a>,
     request: &'a Request<'a>,
     length: Length,
     body: &'a mut Body,
     held: &'a mut Option<Bytes>,
     upgrade: Option<&'a str>,
-    sent: &'a AtomicU64,
-    received: &'a AtomicU64,
 }
 
 impl Talk<'_> {
     /// The request's head is staged.
     async fn on(self, reader: &mut Reader, writer: &mut Writer, link: &mut Link) -> End {
-        let Self { based, request, length, body, held, upgrade, sent, received } = self;
-        // The request was sent; the client has seen something of the answer; and that is the answer that counts.
-        let (whole, begun, headed) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+        let Self { exchange, request, length, body, held, upgrade } = self;
+        let sent = &exchange.sent;
+        // The request was sent; the client has seen something of the answer.
+        let (whole, begun) = (AtomicBool::new(false), AtomicBool::new(false));
         let answer = {
             let (up, down) = (&mut link.writer, &mut link.reader);
             let mut sending = std::pin::pin!(async {
@@ -482,14 +429,14 @@ impl Talk<'_> {
                 }
                 whole.store(true, Ordering::Relaxed);
                 // Who is gone waits for no answer.
-                while reader.buffer.len() < MOST_AHEAD {
+                while reader.buffer.len() < MOST_AHEAD.min(at_once()) {
                     if !reader.more().await.is_ok_and(|more| more > 0) {
                         return Err(Broken::Source);
                     }
                 }
                 std::future::pending().await
             });
-            let mut answering = std::pin::pin!(answer(request, based, upgrade, down, writer, received, [&begun, &headed]));
+            let mut answering = std::pin::pin!(answer(exchange, request, upgrade, down, writer, &begun));
             let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));
             let mut refused = false;
             loop {
@@ -498,8 +445,8 @@ impl Talk<'_> {
                     answer = &mut answering => break answer,
                     () = &mut patience => {
                         let sent = refused || whole.load(Ordering::Relaxed);
-                        if sent && !headed.load(Ordering::Relaxed) {
-                            break Err((Reason::UpstreamSlow, None));
+                        if sent && !exchange.is_answered() {
+                            break Err(Reason::UpstreamSlow);
                         }
                         patience.as_mut().reset(tokio::time::Instant::now() + ANSWER);
                     }
@@ -515,48 +462,49 @@ impl Talk<'_> {
             }
         };
         match answer {
-            Ok(Answered::Whole { status, client, upstream }) => {
+            Ok(Answered::Whole { client, upstream }) => {
                 let all = whole.load(Ordering::Relaxed);
                 let kept = |persistence| if all { persistence } else { Persistence::Close };
-                End::Answered { status, client: kept(client), upstream: kept(upstream) }
+                End::Answered { client: kept(client), upstream: kept(upstream) }
             }
-            Ok(Answered::Switched { status }) => {
-                switched(reader, writer, &mut link.reader, &mut link.writer, sent, received).await;
-                End::Switched { status }
+            Ok(Answered::Switched) => {
+                switched(reader, writer, &mut link.reader, &mut link.writer, sent, &exchange.received).await;
+                End::Switched
             }
-            Err((reason, status)) => End::Failed { reason, status },
+            Err(reason) => End::Failed(reason),
         }
     }
 }
 
-/// Bytes both ways, until both have ended or one has broken.
+/// Bytes both ways, until both have ended: see [`both`].
 async fn switched(reader: &mut Reader, writer: &mut Writer, back: &mut Reader, there: &mut Writer, sent: &AtomicU64, received: &AtomicU64) {
     let (mut up, mut down) = (Body::new(Length::UntilEnd), Body::new(Length::UntilEnd));
     let mut from_client = Incoming { reader, body: &mut up };
     let mut to_upstream = Outgoing { writer: there, length: Length::UntilEnd };
     let mut from_upstream = Incoming { reader: back, body: &mut down };
     let mut to_client = Outgoing { writer, length: Length::UntilEnd };
-    let _ = tokio::try_join!(pass(&mut from_client, &mut to_upstream, sent), pass(&mut from_upstream, &mut to_client, received));
+    let (there, back) = (pass(&mut from_client, &mut to_upstream, sent), pass(&mut from_upstream, &mut to_client, received));
+    let _ = both(there, back, || sent.load(Ordering::Relaxed).wrapping_add(received.load(Ordering::Relaxed)), HALF_OPEN).await;
 }
 
 enum Answered {
-    Whole { status: u16, client: Persistence, upstream: Persistence },
-    Switched { status: u16 },
+    Whole { client: Persistence, upstream: Persistence },
+    Switched,
 }
 
-/// The answer of an upstream, to the client. Fails with the status, if the client has seen it.
+/// The answer of an upstream, to the client. `begun`: set once the client has seen something of it.
 async fn answer(
+    exchange: &Exchange<'_>,
     request: &Request<'_>,
-    based: Option<Based<'_>>,
     upgrade: Option<&str>,
     reader: &mut Reader,
     writer: &mut Writer,
-    received: &AtomicU64,
-    [begun, headed]: [&AtomicBool; 2],
-) -> Result<Answered, (Reason, Option<u16>)> {
-    const MALFORMED: (Reason, Option<u16>) = (Reason::UpstreamMalformed, None);
+    begun: &AtomicBool,
+) -> Result<Answered, Reason> {
+    const MALFORMED: Reason = Reason::UpstreamMalformed;
     /// It ended before it said anything.
-    const NOTHING: (Reason, Option<u16>) = (Reason::Unreachable, None);
+    const NOTHING: Reason = Reason::Unreachable;
+    let based = exchange.based();
     let mut interim = 0;
     loop {
         let head = match head(reader).await {
@@ -566,10 +514,10 @@ async fn answer(
         };
         let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;
         let Response { status, reason, mut fields, length, persistence, upgrade: to } = response;
-        let location = based.zip(fields.iter_mut().find(|field| field.name.eq_ignore_ascii_case("location")));
-        let moved = location.as_ref().and_then(|(based, field)| based.location(field.value));
-        if let (Some((_, field)), Some(moved)) = (location, &moved) {
-            field.value = moved.as_bytes();
+        let moved = |based: &Based<'_>| fields.iter().map(|field| based.field(field.name, field.value)).collect::<Vec<_>>();
+        let moved = based.as_ref().map(moved).unwrap_or_default();
+        for (field, moved) in fields.iter_mut().zip(&moved) {
+            field.value = moved.as_deref().unwrap_or(field.value);
         }
         begun.store(true, Ordering::Relaxed);
         if status == 101 {
@@ -578,8 +526,9 @@ async fn answer(
             }
             let ends = Ends { length: Length::None, connection: Persistence::KeepAlive, upgrade };
             write_head(writer.staged(), format_args!("HTTP/1.1 101 {reason}"), None, &fields, ends);
-            writer.flush().await.map_err(|_| (Reason::UpstreamMalformed, Some(status)))?;
-            return Ok(Answered::Switched { status });
+            exchange.answered(status);
+            writer.flush().await.map_err(|_| MALFORMED)?;
+            return Ok(Answered::Switched);
         }
         if status < 200 {
             interim += 1;
@@ -588,23 +537,27 @@ async fn answer(
             }
             let ends = Ends { length: Length::None, connection: Persistence::KeepAlive, upgrade: None };
             write_head(writer.staged(), format_args!("HTTP/1.1 {status} {reason}"), None, &fields, ends);
-            writer.flush().await.map_err(|_| (Reason::UpstreamMalformed, Some(status)))?;
+            if writer.flush().await.is_err() {
+                // Who does not take it takes no other.
+                exchange.answered(status);
+                return Err(MALFORMED);
+            }
             continue;
         }
-        headed.store(true, Ordering::Relaxed);
+        exchange.answered(status);
         // What ends with the connection is given a length of its own, so that what is cut can be told from what has ended.
         let there = if length == Length::UntilEnd { Length::Chunked } else { length };
         let ends = Ends { length: there, connection: request.persistence, upgrade: None };
         write_head(writer.staged(), format_args!("HTTP/1.1 {status} {reason}"), None, &fields, ends);
         let mut body = Body::new(length);
-        let passed = pass(&mut Incoming { reader, body: &mut body }, &mut Outgoing { writer, length: there }, received).await;
+        let passed = pass(&mut Incoming { reader, body: &mut body }, &mut Outgoing { writer, length: there }, &exchange.received).await;
         return match passed {
             // Nobody asked for what comes behind an answer.
             Ok(()) => {
                 let upstream = if reader.buffer.is_empty() { persistence } else { Persistence::Close };
-                Ok(Answered::Whole { status, client: Persistence::KeepAlive, upstream })
+                Ok(Answered::Whole { client: Persistence::KeepAlive, upstream })
             }
-            Err(_) => Err((Reason::UpstreamMalformed, Some(status))),
+            Err(_) => Err(MALFORMED),
         };
     }
 }

@@ -3,34 +3,33 @@
 //! Promise: what a stream holds is bounded by its window; a stream that one side ends is ended on the other.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, TE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
-use super::pipeline::{Based, Broken, Done, GIVEN_UP, Judged, Refused, Said, Sink, Source, To, Whole, cut, form, judge, pass, record};
-use crate::guard::gate::Denied;
+use super::exchange::{Content, Exchange, Refused, Said, To};
+use super::pipeline::{Broken, Sink, Source, Whole, pass};
+use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
-use crate::guard::stream::{Begun, Stream};
-use crate::guard::tcp::Door;
-use crate::guard::upstream::{Reached, Version};
-use crate::guard::usage::Slot;
-use crate::policy::{Attempt, Forms, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
+use crate::guard::stream::{Begun, Stream, reset};
+use crate::guard::tcp::{Crowd, Door};
+use crate::guard::upstream::{Reached, Version, Way};
+use crate::policy::{GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
-use crate::wire::form::{Form, NO_FORM, form_names_a_method, form_of};
+use crate::wire::form::NO_FORM;
 use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
 
 /// Of a stream, in each direction: what waits in the guard at most.
@@ -41,9 +40,12 @@ const STAGED: usize = 32 * 1024;
 const MOST_INTERIM: usize = 16;
 /// Of all streams of a connection together.
 const WINDOWS: u32 = 1024 * 1024;
+/// The same where there are many connections: as little as the protocol has it, and of a stream.
+const FEW_WINDOWS: u32 = 64 * 1024 - 1;
+const LITTLE_WINDOW: u32 = 16 * 1024;
 /// Requests at once on a connection.
 const STREAMS: u32 = 128;
-/// For the first frames of a connection, and for a form.
+/// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
@@ -54,18 +56,30 @@ const MOST_LINKS: usize = 8;
 struct Session {
     door: Arc<Door>,
     client: Client,
-    links: Mutex<Vec<Link>>,
+    /// By upstream. Who waits for one keeps nobody from another.
+    links: Mutex<Vec<(Upstream, Leg, Arc<Place>)>>,
     /// A connection that is there already, and by what leave.
     greeted: Mutex<Option<(Permit, Reached)>>,
+    crowd: Crowd,
 }
+
+/// Of a stream, and of all together.
+fn windows(crowd: Crowd) -> (u32, u32) {
+    match crowd {
+        Crowd::Few => (WINDOW, WINDOWS),
+        Crowd::Many => (LITTLE_WINDOW, FEW_WINDOWS),
+    }
+}
+
+/// Where the connection to an upstream is, or will be.
+type Place = tokio::sync::Mutex<Option<Link>>;
 
 /// A connection to an upstream, for every request to it.
 #[derive(Clone)]
 struct Link {
-    upstream: Upstream,
-    leg: Leg,
     send: SendRequest<Bytes>,
     address: std::net::IpAddr,
+    way: Way,
     /// Ends what drives it with the last that uses it.
     _driver: Arc<JoinSet<()>>,
 }
@@ -73,12 +87,18 @@ struct Link {
 /// Until the connection has ended.
 pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) {
     let greeted = client.greeted.take().filter(|(_, reached)| reached.version == Version::Two);
-    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default(), greeted: Mutex::new(greeted) });
     let gate = door.gate();
+    let Some((_place, crowd)) = door.session() else {
+        let refused = Refused::unread(gate, Reason::TooManyConnections);
+        gate.records.judged(Outcome::Refused, refused.denied.reason, &refused.attempt, refused.denied.policy.as_deref());
+        return reset(stream.stream.tcp());
+    };
+    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default(), greeted: Mutex::new(greeted), crowd });
     let mut builder = h2::server::Builder::new();
+    let (window, windows) = windows(crowd);
     builder
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOWS)
+        .initial_window_size(window)
+        .initial_connection_window_size(windows)
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(LARGEST_HEAD as u32)
         .max_send_buffer_size(STAGED);
@@ -111,23 +131,22 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
     if gone {
         return;
     }
-    let Exchange { outcome, attempt, grpc } = exchange(&session, request, &mut respond).await;
+    // A call of gRPC reads other refusals.
+    let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     let records = &session.door.gate().records;
-    match outcome {
+    match exchange(&session, request, &mut respond).await {
         Ok(()) => {}
-        Err(Failed::Refused(denied)) => {
-            if grpc {
-                let answer = refuse_grpc(records, &denied, &attempt);
-                let mut head = Response::new(());
-                for (name, value) in answer {
-                    if let Ok(value) = HeaderValue::try_from(value) {
-                        head.headers_mut().insert(HeaderName::from_static(name), value);
-                    }
+        Err(Failed::Refused(refused)) if grpc => {
+            let mut head = Response::new(());
+            for (name, value) in refuse_grpc(records, &refused.denied, &refused.attempt) {
+                if let Ok(value) = HeaderValue::try_from(value) {
+                    head.headers_mut().insert(HeaderName::from_static(name), value);
                 }
-                let _ = respond.send_response(head, true);
-                return;
             }
-            let answer = refuse(records, &denied, &attempt);
+            let _ = respond.send_response(head, true);
+        }
+        Err(Failed::Refused(refused)) => {
+            let answer = refuse(records, &refused.denied, &refused.attempt);
             let mut head = Response::new(());
             *head.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
             head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
@@ -137,7 +156,8 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
                 let _ = body.send_data(Bytes::new(), true);
             }
         }
-        Err(Failed::Cut(denied)) => {
+        Err(Failed::Cut(refused)) => {
+            let Refused { denied, attempt } = *refused;
             records.judged(Outcome::Refused, denied.reason, &attempt, denied.policy.as_deref());
             respond.send_reset(h2::Reason::REFUSED_STREAM);
         }
@@ -152,102 +172,63 @@ async fn poll_reset(respond: &mut SendResponse<Bytes>) -> bool {
 
 enum Failed {
     /// Before the client has seen anything of an answer.
-    Refused(Denied),
+    Refused(Box<Refused>),
     /// By a new policy.
-    Cut(Denied),
+    Cut(Box<Refused>),
     /// By one of the two sides.
     Reset(h2::Reason),
 }
 
-struct Exchange {
-    outcome: Result<(), Failed>,
-    attempt: Attempt,
-    /// It is a call of gRPC, which reads other refusals.
-    grpc: bool,
+impl Failed {
+    fn refused(refused: Refused) -> Self {
+        Self::Refused(Box::new(refused))
+    }
 }
 
-async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut SendResponse<Bytes>) -> Exchange {
-    let began = Instant::now();
+async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut SendResponse<Bytes>) -> Result<(), Failed> {
     let gate = session.door.gate();
     let client = &session.client;
     let (head, body) = request.into_parts();
-    let grpc = head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    let mut attempt =
-        Attempt::Request { method: cut(head.method.as_str()).to_owned(), host: String::new(), path: String::new(), declare: None };
-    let denied_now = |reason| Denied { reason, policy: gate.held.borrow().clone() };
-    macro_rules! refused {
-        ($denied:expr) => {
-            return Exchange { outcome: Err(Failed::Refused($denied)), attempt, grpc }
-        };
+    let unread = |reason| Failed::refused(Refused::of(gate, head.method.as_str(), reason));
+    let authority = authority(&head.uri, &head.headers, client.site.scheme().as_str()).map_err(unread)?;
+    if head.method == Method::CONNECT {
+        return Err(unread(Reason::UpgradeNotDeclared));
     }
-    let authority = match authority(&head.uri, &head.headers, client.site.scheme().as_str()) {
-        Ok(authority) => authority,
-        Err(reason) => refused!(denied_now(reason)),
-    };
     let path = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+    let to = if client.is_own() { To::Base(path) } else { To::Authority(path) };
     let method_field =
         if head.headers.keys().any(|name| names_a_method(name.as_str())) { MethodField::Present } else { MethodField::Absent };
-    if head.method == Method::CONNECT {
-        refused!(denied_now(Reason::UpgradeNotDeclared));
-    }
-    let to = if client.is_own() { To::Base(path) } else { To::Authority(path) };
-    let said = Said { method: head.method.as_str(), authority: &authority, to, upgrade: None, method_field };
-    let judged = match judge(gate, client, &said) {
-        Ok(judged) => judged,
-        Err(refused) => {
-            let Refused { denied, attempt } = *refused;
-            return Exchange { outcome: Err(Failed::Refused(denied)), attempt, grpc };
-        }
-    };
-    let Judged { permit, target, raw, .. } = &judged;
-    let host = permit.authority().unwrap_or(&authority).clone();
-    attempt = Attempt::Request {
-        method: cut(head.method.as_str()).to_owned(),
-        host: host.to_string(),
-        path: cut(target.path()).to_owned(),
-        declare: None,
-    };
+    let trace = head.headers.get("traceparent").map(HeaderValue::as_bytes);
+    let said = Said { method: head.method.as_str(), authority: &authority, to, upgrade: None, method_field, trace };
+    let exchange = Exchange::judge(gate, client, said).map_err(Failed::Refused)?;
+
     let mut incoming = Incoming { from: body, taken: 0, trailers: Trailers::Drop };
-    let mut held = None;
-    let mut typed = false;
     let all = |name: HeaderName| head.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
-    if permit.forms() == Forms::NameNoMethod && !incoming.from.is_end_stream() {
-        match form_of(head.method.as_str(), &all(CONTENT_TYPE), &all(CONTENT_ENCODING)) {
-            Form::No => {}
-            Form::Untyped => typed = true,
-            Form::Hidden => refused!(denied_now(Reason::MethodOverride)),
-            kind => match timeout(GREET, form(&mut incoming)).await.unwrap_or(Err(Reason::TooSlow)) {
-                Ok(form) if form_names_a_method(kind, &form) => refused!(denied_now(Reason::MethodOverride)),
-                Ok(form) => held = Some(form),
-                Err(reason) => refused!(denied_now(reason)),
-            },
+    let content = match incoming.from.is_end_stream() {
+        true => Content::Any,
+        false => {
+            exchange.content(|| all(CONTENT_TYPE), || all(CONTENT_ENCODING)).map_err(|reason| Failed::refused(exchange.refused(reason)))?
         }
-    }
+    };
+    let held = match content {
+        Content::Form(kind) => Some(exchange.form(kind, &mut incoming).await.map_err(|reason| Failed::refused(exchange.refused(reason)))?),
+        Content::Any | Content::Untyped => None,
+    };
 
     let link = tokio::select! {
         biased;
-        _ = poll_fn(|context| respond.poll_reset(context)) => {
-            return Exchange { outcome: Err(Failed::Reset(h2::Reason::CANCEL)), attempt, grpc };
-        }
-        link = session.link(permit) => link,
+        _ = poll_fn(|context| respond.poll_reset(context)) => return Err(Failed::Reset(h2::Reason::CANCEL)),
+        link = session.link(exchange.permit()) => link,
     };
-    let mut link = match link {
-        Ok(link) => link,
-        Err(denied) => refused!(denied),
-    };
-    let slot = gate.usage.of(permit.source());
-    let text = raw.map_or_else(|| target.to_string(), str::to_owned);
-    let scheme = client.scheme_of(permit);
-    let source = if client.is_own() { path.strip_prefix('/').and_then(|path| path.split(['/', '?']).next()) } else { None };
-    let based = source.map(|source| Based { source, scheme, authority: &host });
-    let uri = Uri::builder().scheme(scheme).authority(host.to_string()).path_and_query(text).build();
-    let Ok(uri) = uri else { refused!(denied_now(Reason::PathAmbiguous)) };
+    let mut link = link.map_err(|denied| Failed::refused(exchange.denied(denied)))?;
+    let uri = Uri::builder().scheme(exchange.scheme()).authority(exchange.host().to_string()).path_and_query(exchange.target().to_string());
+    let uri = uri.build().map_err(|_| Failed::refused(exchange.refused(Reason::PathAmbiguous)))?;
     let mut outgoing = Request::new(());
     *outgoing.method_mut() = head.method.clone();
     *outgoing.uri_mut() = uri;
     *outgoing.version_mut() = http::Version::HTTP_2;
     copy(&head.headers, outgoing.headers_mut());
-    if typed {
+    if content == Content::Untyped {
         outgoing.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NO_FORM));
     }
     // Between HTTP/2 and HTTP/2 it says that trailers are understood: gRPC asks for it.
@@ -255,57 +236,37 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         outgoing.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
     }
     let ended = held.as_ref().map_or(incoming.from.is_end_stream(), Bytes::is_empty);
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-    let trace = head.headers.get("traceparent").map(|value| value.as_bytes().to_vec());
     let address = link.address;
-    let status = std::sync::atomic::AtomicU16::new(0);
     let talk = async {
-        let (answering, mut up) = link.send.send_request(outgoing, ended).map_err(|e| Failed::Refused(denied_now(of_upstream(&e))))?;
+        let sent = link.send.send_request(outgoing, ended);
+        let (answering, mut up) = sent.map_err(|error| Failed::refused(exchange.refused(of_upstream(&error))))?;
+        exchange.is_on_its_way();
         let sending = async {
             if ended {
                 return Ok(());
             }
             let mut sink = Outgoing { to: &mut up };
             match held {
-                Some(form) => pass(&mut Whole(Some(form)), &mut sink, &sent).await,
-                None => pass(&mut incoming, &mut sink, &sent).await,
+                Some(form) => pass(&mut Whole(Some(form)), &mut sink, &exchange.sent).await,
+                None => pass(&mut incoming, &mut sink, &exchange.sent).await,
             }
         };
-        talk(respond, based, sending, answering, &received, &status, denied_now).await
+        talk(&exchange, respond, sending, answering).await
     };
-    let still = |policy: &GuardPolicy| judged.still(policy, client, &said, Some(address));
-    let outcome = match gate.while_still(still, talk).await {
+    match gate.while_still(|policy| exchange.still(policy, Some(address)), talk).await {
         Ok(outcome) => outcome,
-        Err(denied) => Err(Failed::Cut(denied)),
-    };
-    let (sent, received, mut status) = (sent.into_inner(), received.into_inner(), status.into_inner());
-    if status == 0 && matches!(outcome, Err(Failed::Reset(_))) {
-        // It was on its way, and nobody waited for the answer, or nobody gave one.
-        status = GIVEN_UP;
+        Err(denied) => Err(Failed::Cut(Box::new(exchange.denied(denied)))),
     }
-    slot.sent.fetch_add(sent, Ordering::Relaxed);
-    slot.received.fetch_add(received, Ordering::Relaxed);
-    if status != 0 {
-        let trace = trace.as_deref();
-        record(
-            gate,
-            permit,
-            &Done { method: head.method.as_str(), host: &host, path: target.path(), status, sent, received, trace, began },
-        );
-    }
-    Exchange { outcome, attempt, grpc }
 }
 
 /// The request's body and the answer, side by side, until the answer has ended or one side gives up.
 async fn talk(
+    exchange: &Exchange<'_>,
     respond: &mut SendResponse<Bytes>,
-    based: Option<Based<'_>>,
     sending: impl Future<Output = Result<(), Broken>>,
     mut answering: ResponseFuture,
-    received: &AtomicU64,
-    status: &std::sync::atomic::AtomicU16,
-    denied_now: impl Fn(Reason) -> Denied,
 ) -> Result<(), Failed> {
+    let refused = |reason| Failed::refused(exchange.refused(reason));
     let mut sending = std::pin::pin!(sending);
     let mut sent = false;
     let mut down: Option<SendStream<Bytes>> = None;
@@ -333,26 +294,29 @@ async fn talk(
     let response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(Interim::Gone)) => return Err(Failed::Reset(h2::Reason::CANCEL)),
-        Ok(Err(Interim::Endless)) => return Err(Failed::Refused(denied_now(Reason::UpstreamMalformed))),
+        Ok(Err(Interim::Endless)) => return Err(refused(Reason::UpstreamMalformed)),
         Ok(Err(Interim::Failed(error))) => {
             return Err(match error.reason() {
                 // As the upstream says it: a client knows which of them to try again.
                 Some(reason) if error.is_reset() && error.is_remote() => Failed::Reset(reason),
-                _ => Failed::Refused(denied_now(of_upstream(&error))),
+                _ => refused(of_upstream(&error)),
             });
         }
-        Err(()) => return Err(Failed::Refused(denied_now(Reason::UpstreamSlow))),
+        Err(()) => return Err(refused(Reason::UpstreamSlow)),
     };
     let (head, body) = response.into_parts();
     let mut out = Response::new(());
     *out.status_mut() = head.status;
     copy(&head.headers, out.headers_mut());
-    let moved = based.zip(head.headers.get(LOCATION)).and_then(|(based, value)| based.location(value.as_bytes()));
-    if let Some(Ok(moved)) = moved.map(HeaderValue::try_from) {
-        out.headers_mut().insert(LOCATION, moved);
+    if let Some(based) = exchange.based() {
+        for (name, value) in out.headers_mut() {
+            if let Some(Ok(moved)) = based.field(name.as_str(), value.as_bytes()).map(HeaderValue::try_from) {
+                *value = moved;
+            }
+        }
     }
     let ended = body.is_end_stream();
-    status.store(head.status.as_u16(), Ordering::Relaxed);
+    exchange.answered(head.status.as_u16());
     let stream = respond.send_response(out, ended).map_err(|_| Failed::Reset(h2::Reason::INTERNAL_ERROR))?;
     if ended {
         return Ok(());
@@ -361,7 +325,7 @@ async fn talk(
     let down = down.insert(stream);
     let mut sink = Outgoing { to: down };
     let passed = {
-        let mut passing = std::pin::pin!(pass(&mut source, &mut sink, received));
+        let mut passing = std::pin::pin!(pass(&mut source, &mut sink, &exchange.received));
         loop {
             tokio::select! {
                 biased;
@@ -451,65 +415,70 @@ impl Session {
     /// A connection for this permit.
     async fn link(&self, permit: &Permit) -> Result<Link, Denied> {
         let gate = self.door.gate();
-        let mut links = self.links.lock().await;
-        let found = links.iter().position(|link| link.upstream == *permit.upstream() && link.leg == permit.leg());
-        if let Some(at) = found {
-            let link = links.swap_remove(at);
-            let alive = gate.policy()?.still(permit, Some(link.address)).is_ok();
+        let place = self.place(permit);
+        let mut place = place.lock().await;
+        if let Some(mut link) = place.take() {
+            let policy = gate.policy()?;
+            let alive = policy.still(permit, Some(link.address)).is_ok() && link.way.still(&policy);
             if alive && let Ok(send) = link.send.clone().ready().await {
-                let link = Link { send, ..link };
-                links.push(link.clone());
-                return Ok(link);
+                return Ok(place.insert(Link { send, ..link }).clone());
             }
         }
-        let fits = |(leave, reached): &(Permit, Reached)| {
-            let still = gate.policy().is_ok_and(|policy| policy.still(permit, Some(reached.address)).is_ok());
-            still && leave.upstream() == permit.upstream() && leave.leg() == permit.leg()
+        let fits = |(leave, reached): &mut (Permit, Reached)| {
+            let mut still = |policy: &Arc<GuardPolicy>| policy.still(permit, Some(reached.address)).is_ok() && reached.way.still(policy);
+            leave.upstream() == permit.upstream() && leave.leg() == permit.leg() && gate.policy().is_ok_and(|policy| still(&policy))
         };
-        let mut link = None;
-        if let Some((_, reached)) = self.greeted.lock().await.take().filter(fits) {
+        let greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner).take_if(fits);
+        if let Some((_, reached)) = greeted {
             // By now it may have been closed.
-            link = self.speak(permit, reached).await.ok();
-        }
-        let link = match link {
-            Some(link) => link,
-            None => {
-                let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
-                self.speak(permit, gate.while_permitted(permit, None, reaching).await??).await?
+            if let Ok(link) = self.speak(permit, reached).await {
+                return Ok(place.insert(link).clone());
             }
-        };
+        }
+        let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
+        let link = self.speak(permit, gate.while_permitted(permit, None, reaching).await??).await?;
+        Ok(place.insert(link).clone())
+    }
+
+    fn place(&self, permit: &Permit) -> Arc<Place> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, place)) = links.iter().find(|(upstream, leg, _)| upstream == permit.upstream() && *leg == permit.leg()) {
+            return place.clone();
+        }
         if links.len() >= MOST_LINKS {
+            // Who uses it still holds it.
             links.remove(0);
         }
-        links.push(link.clone());
-        Ok(link)
+        let place = Arc::<Place>::default();
+        links.push((permit.upstream().clone(), permit.leg(), place.clone()));
+        place
     }
 
     async fn speak(&self, permit: &Permit, reached: Reached) -> Result<Link, Denied> {
         let gate = self.door.gate();
-        let Reached { stream, address, version: _ } = reached;
+        let Reached { stream, address, version: _, way } = reached;
         let mut builder = h2::client::Builder::new();
+        let (window, windows) = windows(self.crowd);
         builder
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOWS)
+            .initial_window_size(window)
+            .initial_connection_window_size(windows)
             .max_header_list_size(LARGEST_HEAD as u32)
             .max_send_buffer_size(STAGED)
             .enable_push(false);
         let malformed = |_| gate.policy().map_or_else(|denied| denied, |policy| Denied::by(policy, Reason::UpstreamMalformed));
         let (send, connection) =
             timeout(GREET, builder.handshake::<_, Bytes>(stream)).await.map_err(malformed)?.map_err(|_| malformed_now(gate))?;
-        let slot: Arc<Slot> = gate.usage.of(permit.source());
-        slot.connections.fetch_add(1, Ordering::Relaxed);
+        gate.usage.of(permit.source()).connections.fetch_add(1, Ordering::Relaxed);
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             let _ = connection.await;
         });
         let send = send.ready().await.map_err(|_| malformed_now(gate))?;
-        Ok(Link { upstream: permit.upstream().clone(), leg: permit.leg(), send, address, _driver: Arc::new(driver) })
+        Ok(Link { send, address, way, _driver: Arc::new(driver) })
     }
 }
 
-fn malformed_now(gate: &crate::guard::gate::Gate) -> Denied {
+fn malformed_now(gate: &Gate) -> Denied {
     Denied { reason: Reason::UpstreamMalformed, policy: gate.held.borrow().clone() }
 }
 

@@ -1,9 +1,9 @@
 //! HTTP, judged request by request: whichever way a connection came, in whichever version.
 //!
 //! ```text
-//!  redirected ─┐                        ┌ h1 ┐  judge ─ reach ─ pass ─► upstream, in the same version
-//!  TLS ended ──┼─► Site, Stream ─ serve ┤    ├─► pipeline
-//!  own port ───┘                        └ h2 ┘  answer (a refusal, in words)
+//!  redirected ─┐                        ┌ h1 ┐   judge ─ reach ─ pass ─► upstream, in the same version
+//!  TLS ended ──┼─► Site, Stream ─ serve ┤    ├─► exchange, pipeline
+//!  own port ───┘                        └ h2 ┘   answer (a refusal, in words)
 //! ```
 //!
 //! Promise: a request is sent in the form in which it was judged, to where its permit leads, or answered with the reason. What has no
@@ -11,6 +11,8 @@
 //! translated, redirects never followed. Bodies pass as they come; both sides wait for each other, and a stream that waits holds no buffer.
 
 mod answer;
+mod based;
+mod exchange;
 mod h1;
 mod h2;
 mod inspect;
@@ -25,8 +27,8 @@ use tokio::net::TcpStream;
 use super::stream::{Begun, Reader, Stream, Writer, reset};
 use super::tcp::Door;
 use super::upstream::{Reached, Version};
-use crate::policy::{Leg, Permit, Scheme, Site};
-use crate::scope::DomainName;
+use crate::policy::{Permit, Scheme, Site};
+use crate::scope::{Authority, DomainName, Host};
 
 /// What is known of a connection whose requests are judged.
 pub struct Client {
@@ -45,16 +47,17 @@ impl Client {
         Self { site: Site::OWN, wanted: None, server: None, greeted: None }
     }
 
-    /// What is spoken with the upstream.
-    fn scheme_of(&self, permit: &Permit) -> &'static str {
-        match permit.leg() {
-            Leg::Http(scheme) => scheme.as_str(),
-            Leg::Bytes => self.site.scheme().as_str(),
-        }
-    }
-
     fn is_own(&self) -> bool {
         self.site == Site::OWN
+    }
+}
+
+/// Whether a client that says this `Host` means the guard, which listens on loopback alone. A page in a browser may be told by its own DNS that
+/// its host is here, and would read what comes from base URLs; it says the name of its host, though.
+fn means_the_guard(said: &Authority) -> bool {
+    match &said.host {
+        Host::Address(address) => address.is_loopback(),
+        Host::Name(name) => name.as_str() == "localhost",
     }
 }
 

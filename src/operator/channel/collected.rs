@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::policy::channel::{OTHER, Report, Usage};
+use crate::policy::channel::{OTHER, Report, Requests, Usage};
 use crate::policy::{Edition, Reason};
 use crate::scope::ObjectName;
 
@@ -69,10 +69,15 @@ impl Totals {
         let Self { denials, would_deny, usage } = self;
         let usage = newer.usage.into_iter().map(|(source, now)| {
             let before = usage.entry(source.clone()).or_default();
+            let mut requests = Requests::default();
+            for (class, more) in requests.0.iter_mut().enumerate() {
+                *more = rise(&mut before.requests.0[class], now.requests.0[class]);
+            }
             let more = Usage {
                 connections: rise(&mut before.connections, now.connections),
                 sent: rise(&mut before.sent, now.sent),
                 received: rise(&mut before.received, now.received),
+                requests,
             };
             (source, more)
         });
@@ -101,9 +106,11 @@ fn grow(total: &mut u64, more: u64) {
 }
 
 fn add(total: &mut Usage, more: Usage) {
-    grow(&mut total.connections, more.connections);
-    grow(&mut total.sent, more.sent);
-    grow(&mut total.received, more.received);
+    let Usage { connections, sent, received, requests } = more;
+    grow(&mut total.connections, connections);
+    grow(&mut total.sent, sent);
+    grow(&mut total.received, received);
+    total.requests.0.iter_mut().zip(requests.0).for_each(|(total, more)| grow(total, more));
 }
 
 /// Clones share it.
@@ -233,7 +240,7 @@ mod tests {
     }
 
     fn usage(count: u64) -> Usage {
-        Usage { connections: count, sent: 100 * count, received: 1000 * count }
+        Usage { connections: count, sent: 100 * count, received: 1000 * count, requests: Requests([0, 0, 10 * count, 0, count, 0]) }
     }
 
     fn declared(source: &str) -> bool {

@@ -18,7 +18,7 @@ use super::collected::{Collected, Totals};
 use crate::api::DataSourceType;
 use crate::cluster::SharedWorld;
 use crate::cluster::facts::WorkloadFact;
-use crate::policy::channel::{OTHER, Usage};
+use crate::policy::channel::{CLASSES, OTHER, Usage};
 use crate::scope::ObjectName;
 
 /// Versions of guards that are told apart.
@@ -107,6 +107,16 @@ impl Collector for UsageMetrics {
                 }
             }
         }
+        let help = "Requests that guards let through, by data source and class of the answer (other: nobody waited for one). Only the leader says it";
+        let mut family = encoder.encode_descriptor("remit_guard_requests", help, None, MetricType::Counter)?;
+        for (workload, totals) in &rows {
+            for (source, usage) in &totals.usage {
+                // Where none is judged there is nothing to say.
+                for (class, count) in CLASSES.into_iter().zip(usage.requests.0).filter(|(_, count)| *count > 0) {
+                    counter(&mut family, &of(workload, &[("source", source), ("answer", class)]), count)?;
+                }
+            }
+        }
         type Counts = fn(&Totals) -> &BTreeMap<&'static str, u64>;
         let denials: [(&str, &str, Counts); 2] = [
             ("remit_guard_denials", "What guards refused, by reason. Only the leader says it", |totals| &totals.denials),
@@ -149,7 +159,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{Settings, facts};
-    use crate::policy::channel::{REPORT_FORMAT, Report};
+    use crate::policy::channel::{REPORT_FORMAT, Report, Requests};
 
     #[test]
     fn rows_are_of_what_is_declared() {
@@ -161,7 +171,7 @@ mod tests {
         ]}});
         let fact = || facts::workload(serde_json::from_value(workload.clone()).unwrap());
         world.write().on_workload(Event::Apply(fact()));
-        let usage = Usage { connections: 2, sent: 30, received: 400 };
+        let usage = Usage { connections: 2, sent: 30, received: 400, requests: Requests([1, 0, 6, 0, 0, 0]) };
         let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), 7)).collect();
         let report = |version: &str| Report {
             format: REPORT_FORMAT,
@@ -208,6 +218,10 @@ mod tests {
             remit_guard_bytes_total{namespace="a",workload="bot",source="help",direction="received"} 0
             remit_guard_bytes_total{namespace="a",workload="bot",source="orders",direction="sent"} 30
             remit_guard_bytes_total{namespace="a",workload="bot",source="orders",direction="received"} 400
+            remit_guard_requests_total{namespace="a",workload="bot",source="_other",answer="other"} 1
+            remit_guard_requests_total{namespace="a",workload="bot",source="_other",answer="2xx"} 6
+            remit_guard_requests_total{namespace="a",workload="bot",source="orders",answer="other"} 1
+            remit_guard_requests_total{namespace="a",workload="bot",source="orders",answer="2xx"} 6
             remit_guard_denials_total{namespace="a",workload="bot",reason="_other"} 7
             remit_guard_denials_total{namespace="a",workload="bot",reason="suspended"} 7
             remit_guard_would_deny_total{namespace="a",workload="bot",reason="too_slow"} 7

@@ -139,7 +139,7 @@ fn what_passed_and_what_was_refused_is_reported_exactly() {
     };
     talk();
     let counted = || operator.collected.get("uid-bot-1").map(|guarded| guarded.totals()).unwrap_or_default();
-    let usage = |connections, bytes| Usage { connections, sent: bytes, received: bytes };
+    let usage = |connections, bytes| Usage { connections, sent: bytes, received: bytes, ..Usage::default() };
     let long = LONG as u64;
     let expected = |orders: Usage, other: Option<Usage>| {
         let named = [("orders".to_owned(), orders), ("help".to_owned(), usage(1, say.len() as u64))];
