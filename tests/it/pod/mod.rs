@@ -8,8 +8,11 @@ mod changes;
 mod channel;
 mod connections;
 mod guard_process;
+mod http2;
 mod http_answers;
 mod http_changes;
+mod http_proxy;
+mod http_records;
 mod http_smuggling;
 mod http_url;
 mod http_wire;
@@ -50,6 +53,8 @@ const NAMES: &[(&str, &[&str])] = &[
     ("help.example.com", &HELP),
     ("mirror.example.com", &HELP),
     ("rebind.example.com", &[ORDERS]),
+    // Nobody is there, and nobody says so.
+    ("silent.example.com", &["203.0.113.99"]),
     ("external.support.svc.cluster.local", &[EVIL[0]]),
     ("remit-guards.remit-system.svc.cluster.local", &OPERATORS),
 ];
@@ -61,6 +66,7 @@ const HOSTS: &[(&str, &[u16], &[u16])] = &[
     (HELP[1], &[443, 80], &[443]),
     (EVIL[0], &[443, 53], &[53, 443, 9999]),
     (EVIL[1], &[443, 53], &[53, 443, 9999]),
+    ("203.0.113.30", &[], &[]),
     ("169.254.169.254", &[80], &[]),
     ("10.96.66.66", &[8443], &[]),
     (GATEWAY[0], &[10250], &[]),
