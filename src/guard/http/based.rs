@@ -69,7 +69,24 @@ impl Based<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_cookie_says_it_is_of_its_source(value in "[ -~]{0,20}(;[ \t]?([pP]ath|[dD]omain|[a-z]{0,4}) ?=?[ -~]{0,9}){0,5}") {
+            let authority = "help.example.com".parse().unwrap();
+            let cookie = Based { source: "help", scheme: "https", authority: &authority }.cookie(value.as_bytes());
+            let attributes: Vec<&[u8]> = cookie.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii).collect();
+            let named = |attribute: &[u8], name: &str| {
+                attribute.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(name.as_bytes())
+            };
+            let paths: Vec<_> = attributes.iter().filter(|attribute| named(attribute, "path")).collect();
+            prop_assert!(!attributes.iter().any(|attribute| named(attribute, "domain")));
+            prop_assert!(matches!(paths[..], [path] if **path == *b"Path=/help" || path.starts_with(b"Path=/help/")), "{:?}", paths);
+        }
+    }
 
     #[test]
     fn where_redirects_of_a_base_url_lead() {
