@@ -6,7 +6,7 @@
 //! 1. [`scope`]: the words. Names, addresses, selectors, permissions, the validated [`scope::Scope`], the ceiling.
 //! 2. [`policy`]: the guard's decisions, and the document that carries them.
 //! 3. [`wire`]: reading what comes over the wire.
-//! 4. [`api`], [`plan`]: Kubernetes as data. The custom resources; what a scope compiles to. No client.
+//! 4. [`api`], [`plan`], [`drift`]: Kubernetes as data. The custom resources; what a scope compiles to; what is really reachable. No client.
 //! 5. [`cluster`]: the hands. What is read from and written to a cluster.
 //! 6. [`operator`], [`guard`], [`cli`]: the programs.
 
@@ -16,6 +16,8 @@ pub mod wire;
 
 #[cfg(feature = "k8s")]
 pub mod api;
+#[cfg(feature = "k8s")]
+pub mod drift;
 #[cfg(feature = "k8s")]
 pub mod plan;
 

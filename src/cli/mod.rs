@@ -1,4 +1,4 @@
-//! `kubectl remit`: what Remit would do, what it did and why.
+//! `kubectl remit`: what Remit would do, what it did and why, and what is reachable whoever made it so.
 //!
 //! Data go to stdout, everything else to stderr. Each command is a function from what was typed to what is said and an [`Exit`]; only [`main`]
 //! touches the process. What a broken pipe cuts off was not wanted: it is success.
@@ -9,6 +9,7 @@ mod documents;
 mod explain;
 mod explain_url;
 mod kubectl;
+mod reach;
 mod render;
 mod schema;
 mod world;
@@ -24,6 +25,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use break_glass::BreakGlassArgs;
 use explain::ExplainArgs;
+use reach::ReachArgs;
 use render::RenderArgs;
 
 /// Show what Remit makes of an AIWorkload, and why a guard refused something.
@@ -53,6 +55,10 @@ enum Command {
     Explain(ExplainArgs),
     /// Let the pods of an AIWorkload be debugged for a bounded time. Needs the verb `break-glass` on it, and bears your name.
     BreakGlass(BreakGlassArgs),
+    /// Say what manifests let pods and accounts reach, offline, for programs.
+    ///
+    /// Exit code: 0 it was found out, 2 the input could not be used.
+    Reach(ReachArgs),
     /// Print the version of this program.
     Version,
     /// Print a completion script for `kubectl-remit`. For `kubectl remit`, see docs/kubectl-remit.md.
@@ -146,6 +152,7 @@ pub fn main() -> Exit {
     let outcome = match cli.command {
         Command::Render(args) => render::render(&args, &mut io::stdin().lock()),
         Command::Explain(args) => explain::explain(&args),
+        Command::Reach(args) => reach::reach(&args),
         Command::BreakGlass(args) => break_glass::break_glass(&args, Timestamp::now()),
         Command::Version => Outcome { data: format!("kubectl-remit {}\n", env!("CARGO_PKG_VERSION")), messages: vec![], exit: Exit::Done },
         Command::Completion { shell } => Outcome { data: script(shell), messages: vec![], exit: Exit::Done },

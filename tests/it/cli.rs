@@ -341,3 +341,84 @@ fn a_broken_pipe_is_success() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
 }
+
+const REACHED: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {team: shop}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: bot, namespace: support}
+spec: {selector: {matchLabels: {app: bot}}, template: {metadata: {labels: {app: bot}}, spec: {containers: [{name: main}]}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders-0, namespace: shop, labels: {app: orders}}
+spec: {containers: [{name: main, ports: [{name: sql, containerPort: 5432}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: orders, namespace: shop}
+spec: {podSelector: {matchLabels: {app: orders}}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: bot}}}], ports: [{port: sql}]}]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: everybody, namespace: shop}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects: [{kind: Group, name: 'system:serviceaccounts', apiGroup: rbac.authorization.k8s.io}]
+";
+
+#[test]
+fn reach_says_what_a_folder_of_manifests_allows() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = directory.path().to_str().unwrap();
+    std::fs::write(directory.path().join("all.yaml"), REACHED).unwrap();
+    let pairs = |from: &str| run(&["reach", "--from", from, "--pairs", "--ports", "TCP/5432,TCP/80", "-o", "json"]);
+    let said = pairs(from);
+    let rows: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let row = |from: (&str, &str), to: (&str, &str), port: u16, by: &[&str]| serde_json::json!({"source": from.0, "sourceKind": from.1, "destination": to.0, "destinationKind": to.1, "protocol": "TCP", "port": port, "allowedBy": by});
+    let (bot, orders) = (("support/bot", "Deployment"), ("shop/orders-0", "Pod"));
+    let expected = [row(orders, bot, 5432, &[]), row(orders, bot, 80, &[]), row(bot, orders, 5432, &["NetworkPolicy shop/orders"])];
+    assert_eq!((rows, said.stderr.as_str(), said.code), (serde_json::json!(expected), "", 0));
+
+    let questions = serde_json::json!([
+        {"user": "system:serviceaccount:support:bot", "groups": ["system:serviceaccounts"], "verb": "get", "resource": "pods", "namespace": "shop"},
+        {"user": "system:serviceaccount:support:bot", "groups": ["system:serviceaccounts"], "verb": "get", "resource": "pods", "namespace": "support"},
+        {"user": "root", "groups": ["system:masters"], "verb": "get", "path": "/metrics"},
+    ]);
+    let file = directory.path().join("questions");
+    std::fs::write(&file, questions.to_string()).unwrap();
+    let said = run(&["reach", "--from", from, "--rbac", file.to_str().unwrap()]);
+    let answers: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let expected = serde_json::json!([
+        {"allowed": true, "grantedBy": ["RoleBinding shop/everybody"]},
+        {"allowed": false, "grantedBy": []},
+        {"allowed": true, "grantedBy": ["group system:masters"]},
+    ]);
+    assert_eq!((answers, said.code), (expected, 0));
+    std::fs::write(&file, r#"[{"user": "a", "verbs": "get"}]"#).unwrap();
+    let said = run(&["reach", "--from", from, "--rbac", file.to_str().unwrap()]);
+    assert!(said.code == 2 && said.stdout.is_empty() && said.stderr.contains("unknown field `verbs`"), "{}", said.stderr);
+
+    // What is not analysed is said; half of a policy is no answer.
+    let other = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: open, namespace: shop}\nspec: {}\n";
+    std::fs::write(directory.path().join("cilium.yaml"), other).unwrap();
+    let said = pairs(from);
+    assert!(said.code == 0 && said.stderr.contains("CiliumNetworkPolicy.cilium.io shop/open: present, not analysed"), "{}", said.stderr);
+    let wrong = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: odd, namespace: shop}\nspec: {podSelector: {}, ingress: [{from: [{}]}]}\n";
+    std::fs::write(directory.path().join("odd.yaml"), wrong).unwrap();
+    let said = pairs(from);
+    assert!(
+        said.code == 2 && said.stdout.is_empty() && said.stderr.contains("NetworkPolicy shop/odd: ingress[0].from[0]: names nobody"),
+        "{}",
+        said.stderr
+    );
+    let said = run(&["reach", "--from", from, "--pairs"]);
+    assert!(said.code == 2 && said.stderr.contains("--ports"), "{}", said.stderr);
+}

@@ -12,10 +12,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["scope", "policy"]),
     ("api", &["scope"]),
     ("plan", &["scope", "policy", "api"]),
+    ("drift", &["scope", "policy", "api", "plan"]),
     ("cluster", &["scope", "policy", "api", "plan"]),
     ("operator", &["scope", "policy", "api", "plan", "cluster"]),
     ("guard", &["scope", "policy", "wire"]),
-    ("cli", &["scope", "policy", "api", "plan"]),
+    ("cli", &["scope", "policy", "api", "plan", "drift"]),
 ];
 
 /// What brings the outside world in, and the first layers that may use it. Deciding is pure.
