@@ -128,7 +128,7 @@ impl Running {
         let child = guard(&arguments).stdout(Stdio::null()).spawn().unwrap();
         let running = Self(child, at);
         let began = Instant::now();
-        while TcpStream::connect(at).is_err() || running.says("GET /none HTTP/1.1\r\nHost: x\r\n\r\n").contains("no_policy") {
+        while TcpStream::connect(at).is_err() || running.says("GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n").contains("no_policy") {
             assert!(began.elapsed() < Duration::from_secs(20), "it does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -151,10 +151,11 @@ fn run_refuses_what_is_not_declared() {
     let place = Place::new(&example());
     let guard = Running::new(&place);
     for (request, status, reason) in [
-        ("GET /none HTTP/1.1\r\nHost: x\r\n\r\n", "403", "source_not_declared"),
-        ("GET /help/other HTTP/1.1\r\nHost: x\r\n\r\n", "403", "path_not_declared"),
-        ("DELETE /help/articles/7 HTTP/1.1\r\nHost: x\r\n\r\n", "403", "method_not_declared"),
-        ("GET /help/articles/../admin HTTP/1.1\r\nHost: x\r\n\r\n", "400", "path_ambiguous"),
+        ("GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", "source_not_declared"),
+        ("GET /help/other HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", "path_not_declared"),
+        ("DELETE /help/articles/7 HTTP/1.1\r\nHost: localhost\r\n\r\n", "403", "method_not_declared"),
+        ("GET /help/articles/../admin HTTP/1.1\r\nHost: localhost\r\n\r\n", "400", "path_ambiguous"),
+        ("GET /help/articles/7 HTTP/1.1\r\nHost: evil.example.com\r\n\r\n", "421", "host_mismatch"),
         ("GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "403", "name_not_declared"),
         ("GET http://evil.example.com/ HTTP/1.1\r\nHost: evil.example.com\r\n\r\n", "403", "name_not_declared"),
         ("CONNECT evil.example.com:443 HTTP/1.1\r\nHost: evil.example.com:443\r\n\r\n", "403", "name_not_declared"),
