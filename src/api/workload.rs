@@ -230,7 +230,7 @@ pub enum Access {
 }
 
 /// Variables that a base URL may not be put into: programs take them for something else, or Remit sets them. A `*` at the end stands for anything.
-pub const NEVER_A_BASE_URL: [&str; 37] = [
+pub const NEVER_A_BASE_URL: [&str; 39] = [
     "BASH_ENV",
     "CLASSPATH",
     "CORECLR_*",
@@ -263,13 +263,15 @@ pub const NEVER_A_BASE_URL: [&str; 37] = [
     "CURL_CA_BUNDLE",
     "DENO_CERT",
     "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "HTTPLIB2_CA_CERTS",
     "JAVA_TOOL_OPTIONS",
     "NODE_EXTRA_CA_CERTS",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_FILE",
 ];
-const BASE_URL_ENV_RULE: &str = "self.all(n, !(n in ['BASH_ENV', 'CLASSPATH', 'ENV', 'GCONV_PATH', 'GLIBC_TUNABLES', 'HOME', 'HOSTNAME', 'IFS', 'JAVA_OPTS', 'JDK_JAVA_OPTIONS', 'NODE_OPTIONS', 'NODE_PATH', 'PATH', 'PERL5LIB', 'PERL5OPT', 'RUBYLIB', 'RUBYOPT', 'SHELL', 'TMPDIR', 'USER', '_JAVA_OPTIONS', 'AWS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'DENO_CERT', 'GIT_SSL_CAINFO', 'JAVA_TOOL_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'PIP_CERT', 'REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']) && !n.startsWith('CORECLR_') && !n.startsWith('DOTNET_') && !n.startsWith('DYLD_') && !n.startsWith('KUBERNETES_') && !n.startsWith('LD_') && !n.startsWith('LUA_') && !n.startsWith('PYTHON'))";
+const BASE_URL_ENV_RULE: &str = "self.all(n, !(n in ['BASH_ENV', 'CLASSPATH', 'ENV', 'GCONV_PATH', 'GLIBC_TUNABLES', 'HOME', 'HOSTNAME', 'IFS', 'JAVA_OPTS', 'JDK_JAVA_OPTIONS', 'NODE_OPTIONS', 'NODE_PATH', 'PATH', 'PERL5LIB', 'PERL5OPT', 'RUBYLIB', 'RUBYOPT', 'SHELL', 'TMPDIR', 'USER', '_JAVA_OPTIONS', 'AWS_CA_BUNDLE', 'CURL_CA_BUNDLE', 'DENO_CERT', 'GIT_SSL_CAINFO', 'GRPC_DEFAULT_SSL_ROOTS_FILE_PATH', 'HTTPLIB2_CA_CERTS', 'JAVA_TOOL_OPTIONS', 'NODE_EXTRA_CA_CERTS', 'PIP_CERT', 'REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']) && !n.startsWith('CORECLR_') && !n.startsWith('DOTNET_') && !n.startsWith('DYLD_') && !n.startsWith('KUBERNETES_') && !n.startsWith('LD_') && !n.startsWith('LUA_') && !n.startsWith('PYTHON'))";
 const BASE_URL_ENV_MESSAGE: &str =
     "baseURLEnv: programs take this variable for something else, or Remit sets it; name the one that your client reads its base URL from";
 

@@ -158,13 +158,15 @@ fn place(spec: &mut PodSpec, injection: &Injection<'_>) {
 }
 
 /// Variables by which programs find whom to trust, and the file that each is given.
-pub(super) const TRUSTED_BY: [(&str, &str); 8] = [
+pub(super) const TRUSTED_BY: [(&str, &str); 10] = [
     ("SSL_CERT_FILE", TRUST_BUNDLE),
     ("REQUESTS_CA_BUNDLE", TRUST_BUNDLE),
     ("CURL_CA_BUNDLE", TRUST_BUNDLE),
     ("GIT_SSL_CAINFO", TRUST_BUNDLE),
     ("AWS_CA_BUNDLE", TRUST_BUNDLE),
     ("PIP_CERT", TRUST_BUNDLE),
+    ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", TRUST_BUNDLE),
+    ("HTTPLIB2_CA_CERTS", TRUST_BUNDLE),
     ("NODE_EXTRA_CA_CERTS", TRUST_CA),
     ("DENO_CERT", TRUST_CA),
 ];
@@ -622,7 +624,16 @@ mod tests {
             assert!(mounts.iter().all(|m| m["name"] != "remit-ca" && m["name"] != "remit-policy"));
             let env = container["env"].as_array().unwrap();
             let value = |name: &str| env.iter().find(|v| v["name"] == name).map(|v| v["value"].as_str().unwrap().to_owned());
-            for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT"] {
+            for name in [
+                "SSL_CERT_FILE",
+                "REQUESTS_CA_BUNDLE",
+                "CURL_CA_BUNDLE",
+                "GIT_SSL_CAINFO",
+                "AWS_CA_BUNDLE",
+                "PIP_CERT",
+                "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+                "HTTPLIB2_CA_CERTS",
+            ] {
                 assert_eq!(value(name).as_deref(), Some("/var/run/remit/trust/bundle.pem"), "{name}");
             }
             for name in ["NODE_EXTRA_CA_CERTS", "DENO_CERT"] {
