@@ -12,7 +12,7 @@ help: ## this list
 check: ## the fast loop: format, lints, pure tests, each feature set alone, licences; no cluster
 	@scripts/check.sh
 
-test: ## everything: check, chart, a real API server, a real node; sets up what it needs and ends it (KEEP=1: leaves it up)
+test: ## everything: check, chart, a real API server, real clients, a real node; sets up what it needs and ends it (KEEP=1: leaves it up)
 	@scripts/test.sh
 
 fuzz: ## any bytes to what the guard reads: ten minutes a target (FUZZ_SECONDS=n, TARGET=name); test has a short one

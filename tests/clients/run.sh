@@ -6,7 +6,7 @@
 #   redirect   a Service and a host declared HTTP, and a host declared TLS
 #   base-url   http://127.0.0.1:15474/<source>: a Service declared HTTP, a host declared HTTPS
 #   proxy      the guard as on a laptop, as forward proxy, for clients that resolve nothing
-#   inspect    a host declared HTTPS, whose TLS the guard ends; clients trust it by their environment
+#   inspect    a host declared HTTPS, whose TLS the guard ends; clients trust it by the variables that inspected pods are given, and no others
 #
 #   GUARD=PATH       instead of the debug build; GUARD=stand-in: base-url and proxy without the guard, to prove the clients
 #   GUARD_ARGS=ARGS  more arguments for `remit-guard run`. WORK stands for the run's directory; WORK/tls and WORK/ca belong to the guard's user
@@ -146,6 +146,14 @@ trusting() { # DIRECTORY
   java+=" -Djavax.net.ssl.trustStore=$1/trust.jks -Djavax.net.ssl.trustStorePassword=changeit"
 }
 
+# As an inspected pod's app is told (tests/chart/inspecting-pod.json, written by `make generate`), for a trust store in this directory.
+injected() { # DIRECTORY
+  local told
+  told=$(jq -er --arg at "$1" '.spec.containers[0].env[] | "\(.name)=\(.value | gsub("/var/run/remit/trust"; $at))"' "$checkout/tests/chart/inspecting-pod.json") ||
+    { say "no variables in tests/chart/inspecting-pod.json"; return 1; }
+  mapfile -t environment <<<"$told"
+}
+
 through_proxy() { # HOST PORT
   environment+=("http_proxy=http://$1:$2" "https_proxy=http://$1:$2" "HTTPS_PROXY=http://$1:$2")
   java+=" -Dhttp.proxyHost=$1 -Dhttp.proxyPort=$2 -Dhttps.proxyHost=$1 -Dhttps.proxyPort=$2"
@@ -260,7 +268,8 @@ one() {
     h2spec) h2spec_words ;;
     *) words+=("$base" --host "$seen" --other "$other") ;;
   esac
-  timeout -k 5 120 ip netns exec "$pod" "${bare[@]}" "${environment[@]}" "JAVA_TOOL_OPTIONS=$java" "${words[@]}" "${options[@]}" >"$file.txt" 2>&1 || status=$?
+  [ -z "$java" ] || environment+=("JAVA_TOOL_OPTIONS=$java")
+  timeout -k 5 120 ip netns exec "$pod" "${bare[@]}" "${environment[@]}" "${words[@]}" "${options[@]}" >"$file.txt" 2>&1 || status=$?
   if [ "$status" = 0 ] && ! grep -q '^FAIL ' "$file.txt" && grep -qE '^(ok |h2spec: )' "$file.txt"; then
     echo ok >"$file.result"
     say "ok   $target: $name ($(grep -c '^ok ' "$file.txt"))"
@@ -284,9 +293,9 @@ h2spec_words() {
   fi
 }
 
-# clients_to TARGET BASE HOST OTHER [judged]: all clients, as many at a time as there are processors
+# clients_to TARGET BASE HOST OTHER [judged]: all clients, twice as many at a time as there are processors, for they wait most of the time
 clients_to() {
-  local name command arguments not before running=()
+  local name command arguments not before ended i running=()
   target=$way/$1 base=$2 seen=$3 other=$4
   targets+=("$target")
   mkdir -p "$results/$target"
@@ -299,9 +308,9 @@ clients_to() {
     fi
     one "$name" "$command" "$arguments" </dev/null &
     running+=($!)
-    if [ ${#running[@]} -ge "$(nproc)" ]; then
-      wait "${running[0]}"
-      running=("${running[@]:1}")
+    if [ ${#running[@]} -ge $((2 * $(nproc))) ]; then
+      wait -n -p ended "${running[@]}"
+      for i in "${!running[@]}"; do [ "${running[i]}" != "$ended" ] || unset "running[i]"; done
     fi
   done < <(clients)
   [ ${#running[@]} = 0 ] || wait "${running[@]}"
@@ -376,11 +385,7 @@ run_way() {
       ;;
     inspect)
       guarded in-pod "$(orders "$(rules Http BaseUrl)")" "$(host help-centre help.example.com 443 "$(rules Https Intercept)")" || return 1
-      # As the guard leaves it for apps.
-      mkdir -p "$work/trust"
-      cp "$work/tls/bundle.pem" "$work/trust/ca.pem"
-      cp "$work/tls/truststore.jks" "$work/trust/trust.jks"
-      trusting "$work/trust"
+      injected "$work/tls" || return 1
       clients_to https "$help_url" help.example.com "$orders_url/echo/other" judged
       ;;
   esac
@@ -417,6 +422,21 @@ for way in "${ways[@]}"; do
 done
 echo
 table | tee "$results/table.txt"
-if grep -rqx FAIL "$results" --include='*.result'; then
-  die "there are failures; what was said is in $results"
+
+# A client without a result has not run: that is a failure, as FAIL is.
+ok=0 wrong=()
+while IFS= read -r name; do
+  [[ $name = arrivals || $name =~ ${ONLY:-.} ]] || continue
+  for target in "${targets[@]}"; do
+    case $(cat "$results/$target/${name// /-}.result" 2>/dev/null || true) in
+      ok) ok=$((ok + 1)) ;;
+      -) ;;
+      *) wrong+=("$target: $name") ;;
+    esac
+  done
+done < <(clients | cut -d'|' -f1; echo arrivals)
+if [ ${#wrong[@]} -gt 0 ] || [ "$ok" = 0 ]; then
+  say "not ok: $(printf '%s; ' "${wrong[@]:-nothing ran}")"
+  die "$ok results are ok, ${#wrong[@]} are not; what was said is in $results"
 fi
+say "clients: $ok results ok in ${#targets[@]} targets, none failed and none missing ($SECONDS s)" 2>&1 | tee "$results/summary.txt"
