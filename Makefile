@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-http bench-policy
+.PHONY: help check test test-access test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-http bench-policy
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ demo-image: ## the demo's image as target/images/demo.tar, to be pushed for CLUS
 
 demo-down: ## clear away what the demo made
 	@scripts/demo-down.sh
+
+test-access: ## effective access beside independent implementations alone: Cyclonus' matcher, the API server
+	@scripts/test-access.sh
 
 test-attacks: ## the attack suite alone, on the embedded cluster: one line for each row of the list of threats
 	@scripts/test-attacks.sh

@@ -81,6 +81,7 @@ scripts/packages.sh
 # Before the cluster is up: the guard's tests need them as well.
 [ "$node" = 0 ] || tests/cluster/build.sh packages
 step "programs of the test clusters" tests/cluster/build.sh link "$PWD/target/cluster/bin" api helm3
+step "oracle of NetworkPolicies" tests/access/setup.sh
 step "cargo-deny" scripts/deny.sh install
 REMIT_REQUIRE_TOOLS=1 scripts/check.sh
 step "fuzz targets, ten seconds each" scripts/fuzz.sh smoke

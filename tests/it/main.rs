@@ -1,10 +1,13 @@
 //! The one integration test binary: tests of the whole, from outside. A single binary links once.
 //!
-//! `layers`, `generated`, `channel`, `cli`, `guard_cli` and `chart` need no cluster (`make check` runs them). Tests below `node` need the node tier, those below
+//! `layers`, `generated`, `channel`, `cli`, `guard_cli` and `chart` need no cluster (`make check` runs them); `access` needs its oracle (`tests/access/setup.sh`). Tests below `node` need the node tier, those below
 //! `pod` root and network namespaces, all others the API tier; they say so at their head and fail without it. `make test` brings both up.
 
 #![cfg(feature = "cli")]
 
+mod access;
+#[cfg(feature = "operator")]
+mod api_access;
 #[cfg(feature = "operator")]
 mod api_admission;
 #[cfg(feature = "operator")]
@@ -35,6 +38,7 @@ mod bench_policy;
 mod channel;
 mod chart;
 mod cli;
+mod draw;
 mod generated;
 #[cfg(feature = "guard")]
 mod guard_cli;
