@@ -16,7 +16,7 @@ pub struct Pair {
     pub destination_kind: &'static str,
     pub protocol: String,
     pub port: u16,
-    /// `NetworkPolicy namespace/name`; empty where nothing selects either end.
+    /// `NetworkPolicy namespace/name`, `ClusterNetworkPolicy name`; empty where nothing selects either end.
     pub allowed_by: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ pub fn pairs(snapshot: &Snapshot, ports: &[Port]) -> Vec<Pair> {
                 let Verdict::Allowed(by) = network.judge((End::Pod(source), sends), (End::Pod(destination), takes), *port) else {
                     continue;
                 };
-                let mut allowed_by: Vec<String> = by.iter().map(|policy| format!("NetworkPolicy {}", policy.name)).collect();
+                let mut allowed_by: Vec<String> = by.iter().map(ToString::to_string).collect();
                 allowed_by.sort();
                 allowed_by.dedup();
                 all.push(Pair {

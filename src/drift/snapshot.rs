@@ -12,10 +12,11 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec, PodTemplateSpec, Repli
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::network::{Policy, Port, Protocol};
+use super::network::{ClusterPolicy, Policy, Port, Protocol, Spec};
 use super::rbac::Rbac;
 use crate::scope::ObjectName;
 
@@ -28,6 +29,7 @@ pub struct Snapshot {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     pub pods: Vec<PodFact>,
     pub policies: Vec<Policy>,
+    pub cluster_policies: Vec<ClusterPolicy>,
     pub rbac: Rbac,
     /// What is there and is not analysed.
     pub omitted: Vec<Omitted>,
@@ -60,12 +62,19 @@ pub struct Omitted {
     pub name: String,
 }
 
+/// Whose types nobody else here needs.
+#[derive(Deserialize)]
+struct ClusterObject {
+    metadata: ObjectMeta,
+    spec: Spec,
+}
+
 /// Kinds that open or close the network, by their API groups.
 const NOT_ANALYSED: [(&str, &[&str]); 5] = [
     ("cilium.io", &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumLocalRedirectPolicy", "CiliumEgressGatewayPolicy"]),
     ("crd.projectcalico.org", &["NetworkPolicy", "GlobalNetworkPolicy"]),
     ("projectcalico.org", &["NetworkPolicy", "GlobalNetworkPolicy", "StagedNetworkPolicy"]),
-    ("policy.networking.k8s.io", &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"]),
+    ("policy.networking.k8s.io", &["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"]),
     ("crd.antrea.io", &["NetworkPolicy", "ClusterNetworkPolicy"]),
 ];
 
@@ -132,6 +141,16 @@ impl Snapshot {
             ("networking.k8s.io", "NetworkPolicy") => parse::<NetworkPolicy>(object).and_then(|mut policy| {
                 policy.metadata.namespace.get_or_insert_with(|| "default".into());
                 self.policies.push(Policy::read(policy).map_err(|error| error.to_string())?);
+                Ok(())
+            }),
+            ("policy.networking.k8s.io", "ClusterNetworkPolicy") => parse::<ClusterObject>(object).and_then(|policy| {
+                let ClusterObject { metadata, spec } = policy;
+                let policy = ClusterPolicy::read(metadata.name.unwrap_or_default(), spec).map_err(|error| error.to_string())?;
+                if !policy.unread.is_empty() {
+                    let name = format!("{} ({})", policy.name, policy.unread.join(", "));
+                    self.omitted.push(Omitted { kind: "ClusterNetworkPolicy.policy.networking.k8s.io".into(), name });
+                }
+                self.cluster_policies.push(policy);
                 Ok(())
             }),
             ("rbac.authorization.k8s.io", "Role") => parse::<Role>(object).map(|role| self.rbac.role(role)),

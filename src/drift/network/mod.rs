@@ -1,14 +1,18 @@
-//! The network: who may open a connection to whom, by every NetworkPolicy that selects one of them.
+//! The network: who may open a connection to whom, by every policy that selects one of them.
 //!
-//! Promise: as the API's own words say it. A pod that no policy selects for a direction is open in it; one that some select may do what any
-//! of them allows. Pods of the host's network are the node, which no NetworkPolicy governs. Whether an `ipBlock` covers the addresses of pods
-//! is up to the network plugin; here it does, where the pod's address is known.
+//! Promise: as the API's own words say it. ClusterNetworkPolicies of the Admin tier come first, then NetworkPolicies, then the Baseline tier.
+//! A pod that none of them decides on is open; one that NetworkPolicies select may do what any of them allows. Pods of the host's network are
+//! the node, which none governs. Whether an `ipBlock` covers the addresses of pods is up to the network plugin; here it does, where the pod's
+//! address is known.
 
+mod cluster;
 mod policy;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
+pub use cluster::{Action, ClusterPolicy, Spec, Tier};
 pub(super) use policy::selector;
 pub use policy::{Direction, Peer, Peers, Policy, PolicyError, PortMatch, Ports, Protocol, Rule};
 
@@ -30,33 +34,51 @@ pub struct Port {
     pub number: u16,
 }
 
-/// Whether a connection may be opened, and what lets it.
+/// Whether a connection may be opened, and what decides it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
-    /// By these policies; by none where no policy says anything of either end.
-    Allowed(Vec<&'a Policy>),
-    /// In this direction: these policies select the end, and none allows it.
-    Denied(Direction, Vec<&'a Policy>),
+    /// By these; by none where nothing is said of either end.
+    Allowed(Vec<By<'a>>),
+    /// In this direction, by these.
+    Denied(Direction, Vec<By<'a>>),
+}
+
+/// What decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By<'a> {
+    NetworkPolicy(&'a Policy),
+    ClusterNetworkPolicy(&'a ClusterPolicy),
+}
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NetworkPolicy(policy) => write!(f, "NetworkPolicy {}", policy.name),
+            Self::ClusterNetworkPolicy(policy) => write!(f, "ClusterNetworkPolicy {}", policy.name),
+        }
+    }
 }
 
 /// The policies of a snapshot, by the pods that they select.
 pub struct Network<'a> {
     namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
     policies: BTreeMap<&'a str, Vec<&'a Policy>>,
+    /// In their order.
+    cluster: Vec<&'a ClusterPolicy>,
 }
 
-/// The policies that govern one pod, in each direction. None: it is open.
+/// What governs one pod.
+#[derive(Default)]
 pub struct Governed<'a> {
+    /// NetworkPolicies. None: it is open to what they could say.
     ingress: Option<Vec<&'a Policy>>,
     egress: Option<Vec<&'a Policy>>,
+    /// In their order, both tiers.
+    cluster: Vec<&'a ClusterPolicy>,
 }
 
 impl<'a> Governed<'a> {
-    fn open() -> Self {
-        Self { ingress: None, egress: None }
-    }
-
-    /// None: no policy says anything of it.
+    /// NetworkPolicies that select it. None: none says anything of it.
     pub fn by(&self, direction: Direction) -> Option<&[&'a Policy]> {
         match direction {
             Direction::Ingress => self.ingress.as_deref(),
@@ -71,12 +93,14 @@ impl<'a> Network<'a> {
         for policy in &snapshot.policies {
             policies.entry(&policy.name.namespace).or_default().push(policy);
         }
-        Self { namespaces: &snapshot.namespaces, policies }
+        let mut cluster: Vec<&ClusterPolicy> = snapshot.cluster_policies.iter().collect();
+        cluster.sort_by_key(|policy| (policy.tier, policy.priority, &policy.name));
+        Self { namespaces: &snapshot.namespaces, policies, cluster }
     }
 
     pub fn governed(&self, pod: &PodFact) -> Governed<'a> {
         if pod.host_network {
-            return Governed::open();
+            return Governed::default();
         }
         let selecting = |direction| {
             let of_namespace = self.policies.get(pod.name.namespace.as_str()).into_iter().flatten();
@@ -84,31 +108,62 @@ impl<'a> Network<'a> {
                 of_namespace.copied().filter(|p| p.rules(direction).is_some() && p.selects.matches(&pod.labels)).collect();
             Some(all).filter(|all| !all.is_empty())
         };
-        Governed { ingress: selecting(Direction::Ingress), egress: selecting(Direction::Egress) }
+        Governed {
+            ingress: selecting(Direction::Ingress),
+            egress: selecting(Direction::Egress),
+            cluster: self.cluster.iter().copied().filter(|policy| policy.selects(pod, self)).collect(),
+        }
     }
 
     /// Whether one may open a connection to the other.
     pub fn verdict(&self, from: End<'_>, to: End<'_>, port: Port) -> Verdict<'a> {
         let governed = |end: End<'_>| match end {
             End::Pod(pod) => self.governed(pod),
-            End::Address(_) => Governed::open(),
+            End::Address(_) => Governed::default(),
         };
         self.judge((from, &governed(from)), (to, &governed(to)), port)
     }
 
     /// The same, where it is known what governs them.
     pub fn judge(&self, from: (End<'_>, &Governed<'a>), to: (End<'_>, &Governed<'a>), port: Port) -> Verdict<'a> {
-        let mut by = Vec::new();
+        let mut all = Vec::new();
         for (governed, direction, peer) in [(from.1, Direction::Egress, to.0), (to.1, Direction::Ingress, from.0)] {
-            let Some(policies) = governed.by(direction) else { continue };
-            let allowing = policies.iter().filter(|policy| self.allows(policy, direction, peer, to.0, port));
-            let before = by.len();
-            by.extend(allowing.copied());
-            if by.len() == before {
-                return Verdict::Denied(direction, policies.to_vec());
+            match self.decide(governed, direction, peer, to.0, port) {
+                Ok(by) => all.extend(by),
+                Err(by) => return Verdict::Denied(direction, by),
             }
         }
-        Verdict::Allowed(by)
+        Verdict::Allowed(all)
+    }
+
+    /// One direction: by what it is allowed, or denied.
+    fn decide(
+        &self,
+        governed: &Governed<'a>,
+        direction: Direction,
+        peer: End<'_>,
+        to: End<'_>,
+        port: Port,
+    ) -> Result<Vec<By<'a>>, Vec<By<'a>>> {
+        let tier = |tier| {
+            let of_tier = governed.cluster.iter().filter(|policy| policy.tier == tier);
+            of_tier.filter_map(|policy| Some((*policy, policy.decides(direction, peer, to, port, self)?))).next()
+        };
+        match tier(Tier::Admin) {
+            Some((policy, Action::Accept)) => return Ok(vec![By::ClusterNetworkPolicy(policy)]),
+            Some((policy, Action::Deny)) => return Err(vec![By::ClusterNetworkPolicy(policy)]),
+            Some((_, Action::Pass)) | None => {}
+        }
+        if let Some(policies) = governed.by(direction) {
+            let allowing = policies.iter().filter(|policy| self.allows(policy, direction, peer, to, port));
+            let allowing: Vec<_> = allowing.map(|policy| By::NetworkPolicy(policy)).collect();
+            return if allowing.is_empty() { Err(policies.iter().map(|policy| By::NetworkPolicy(policy)).collect()) } else { Ok(allowing) };
+        }
+        match tier(Tier::Baseline) {
+            Some((policy, Action::Accept)) => Ok(vec![By::ClusterNetworkPolicy(policy)]),
+            Some((policy, Action::Deny)) => Err(vec![By::ClusterNetworkPolicy(policy)]),
+            Some((_, Action::Pass)) | None => Ok(Vec::new()),
+        }
     }
 
     fn allows(&self, policy: &Policy, direction: Direction, peer: End<'_>, to: End<'_>, port: Port) -> bool {
@@ -131,7 +186,7 @@ impl<'a> Network<'a> {
             (Peer::Pods { namespaces, pods }, End::Pod(pod)) => {
                 let there = match namespaces {
                     None => pod.name.namespace == policy.name.namespace,
-                    Some(namespaces) => namespaces.is_empty() || self.namespace_matches(namespaces, &pod.name.namespace),
+                    Some(namespaces) => self.namespace_matches(namespaces, &pod.name.namespace),
                 };
                 there && pods.matches(&pod.labels)
             }
@@ -139,7 +194,7 @@ impl<'a> Network<'a> {
     }
 
     fn namespace_matches(&self, selector: &Selector, namespace: &str) -> bool {
-        self.namespaces.get(namespace).is_some_and(|labels| selector.matches(labels))
+        selector.is_empty() || self.namespaces.get(namespace).is_some_and(|labels| selector.matches(labels))
     }
 }
 
@@ -296,5 +351,107 @@ mod tests {
         assert_eq!(by.len(), 1);
         let Verdict::Allowed(by) = network.verdict(find("y/a"), find("y/b"), port) else { panic!("denied") };
         assert!(by.is_empty(), "nothing selects them");
+    }
+
+    #[test]
+    fn tiers() {
+        let cluster = |name: &str, tier: &str, priority: i32, rules: Value| {
+            json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": name},
+                "spec": {"tier": tier, "priority": priority, "subject": {"namespaces": {"matchLabels": {"team": "x"}}}, "ingress": rules}})
+        };
+        let rule = |action: &str, from: Value| json!({"action": action, "from": [from]});
+        let all = || json!({"namespaces": {}});
+        let (only_b, nobody) = (
+            json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "b"}}}]}]}),
+            json!({"podSelector": {}}),
+        );
+        let b = || json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "b"}}}});
+        for (what, clusters, policy, allowed) in [
+            ("deny before", vec![cluster("c", "Admin", 1, json!([rule("Deny", all())]))], Some(&only_b), &[][..]),
+            ("accept before", vec![cluster("c", "Admin", 1, json!([rule("Accept", all())]))], Some(&nobody), &["y/a", "y/b"]),
+            ("pass before", vec![cluster("c", "Admin", 1, json!([rule("Pass", all())]))], Some(&only_b), &["y/b"]),
+            (
+                "pass skips a later deny",
+                vec![cluster("c", "Admin", 1, json!([rule("Pass", b())])), cluster("d", "Admin", 2, json!([rule("Deny", all())]))],
+                None,
+                &["y/b"],
+            ),
+            (
+                "accept skips a later deny",
+                vec![cluster("c", "Admin", 2, json!([rule("Deny", all())])), cluster("d", "Admin", 1, json!([rule("Accept", b())]))],
+                Some(&nobody),
+                &["y/b"],
+            ),
+            (
+                "the first rule decides",
+                vec![cluster("c", "Admin", 1, json!([rule("Deny", b()), rule("Accept", all())]))],
+                Some(&nobody),
+                &["y/a"],
+            ),
+            (
+                "no rule matches",
+                vec![cluster("c", "Admin", 1, json!([rule("Deny", json!({"namespaces": {"matchLabels": {"team": "z"}}}))]))],
+                None,
+                &["y/a", "y/b"],
+            ),
+            ("baseline, where nothing selects", vec![cluster("c", "Baseline", 1, json!([rule("Deny", all())]))], None, &[]),
+            ("baseline, where something selects", vec![cluster("c", "Baseline", 1, json!([rule("Deny", all())]))], Some(&only_b), &["y/b"]),
+            (
+                "passed to nothing",
+                vec![
+                    cluster("c", "Admin", 1, json!([rule("Pass", all())])),
+                    cluster("d", "Baseline", 1, json!([rule("Pass", b()), rule("Deny", all())])),
+                ],
+                None,
+                &["y/b"],
+            ),
+        ] {
+            let mut objects = vec![];
+            for (namespace, team) in [("x", "x"), ("y", "y")] {
+                objects.push(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": {"team": team}}}));
+            }
+            objects.extend([pod("x", "a", json!({})), pod("y", "a", json!({})), pod("y", "b", json!({}))]);
+            objects.extend(clusters);
+            objects.extend(policy.map(|spec| super::tests::policy(spec.clone())));
+            let (snapshot, problems) = Snapshot::read(objects);
+            assert!(problems.is_empty() && snapshot.omitted.is_empty(), "{problems:?}");
+            let network = Network::new(&snapshot);
+            let find = |name: &str| End::Pod(snapshot.pods.iter().find(|pod| pod.name.to_string() == name).unwrap());
+            for from in ["y/a", "y/b"] {
+                let verdict = network.verdict(find(from), find("x/a"), Port { protocol: Protocol::Tcp, number: 8080 });
+                assert_eq!(matches!(verdict, Verdict::Allowed(_)), allowed.contains(&from), "{what}: {from}: {verdict:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ports_and_networks_of_the_cluster() {
+        let spec = json!({"tier": "Admin", "priority": 0, "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "a"}}}}, "egress": [
+            {"action": "Accept", "to": [{"pods": {"namespaceSelector": {}, "podSelector": {}}}], "protocols": [{"tcp": {"destinationPort": {"range": {"start": 80, "end": 90}}}}, {"destinationNamedPort": "dns"}]},
+            {"action": "Accept", "to": [{"networks": ["203.0.113.0/24", "2001:db8::/32"]}], "protocols": [{"udp": {}}]},
+            {"action": "Accept", "to": [{"domainNames": ["example.com"]}]},
+            {"action": "Deny", "to": [{"networks": ["0.0.0.0/0"]}, {"namespaces": {}}]},
+        ]});
+        let policy = json!({"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "c"}, "spec": spec});
+        let (snapshot, problems) = Snapshot::read([policy, pod("x", "a", json!({})), pod("x", "b", json!({}))]);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(snapshot.cluster_policies[0].unread, ["egress[2] peer 0"]);
+        let network = Network::new(&snapshot);
+        let find = |name: &str| snapshot.pods.iter().find(|pod| pod.name.name == name).unwrap();
+        for (to, protocol, number, allowed) in [
+            ("b", Protocol::Tcp, 80, true),
+            ("b", Protocol::Tcp, 90, true),
+            ("b", Protocol::Tcp, 91, false),
+            ("b", Protocol::Udp, 53, true),
+            ("b", Protocol::Tcp, 53, false),
+            ("203.0.113.9", Protocol::Udp, 1, true),
+            ("203.0.113.9", Protocol::Tcp, 1, false),
+            ("198.51.100.1", Protocol::Udp, 1, false),
+            ("2001:db9::1", Protocol::Udp, 1, true),
+        ] {
+            let end = to.parse().map_or_else(|_| End::Pod(find(to)), End::Address);
+            let verdict = network.verdict(End::Pod(find("a")), end, Port { protocol, number });
+            assert_eq!(matches!(verdict, Verdict::Allowed(_)), allowed, "{to} {protocol} {number}");
+        }
     }
 }
