@@ -3,6 +3,7 @@
 //! Promise: a redirect of the upstream to itself leads to the base URL, so that the next request is judged as one to the same data source. A
 //! cookie stays that data source's: to clients all base URLs are one host, and what one source sets would be sent to every other.
 
+use super::means_the_guard;
 use crate::scope::Authority;
 
 /// A data source that was asked by its base URL, as redirects to itself must name it.
@@ -11,6 +12,42 @@ pub struct Based<'a> {
     pub source: &'a str,
     pub scheme: &'a str,
     pub authority: &'a Authority,
+    /// What the client calls the guard.
+    pub own: &'a Authority,
+    /// What was asked for, below the base URL.
+    pub path: &'a str,
+}
+
+/// What clients speak with the guard.
+const CLIENT: &str = "http";
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+}
+
+/// A label that some read as a number: then its host is an address.
+fn is_number(label: &str) -> bool {
+    label.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// A path without `.` and `..`, however they are written, as clients resolve them (RFC 3986); never above its root.
+fn resolved(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(segment) = segments.next() {
+        match segment.to_ascii_lowercase().replace("%2e", ".").as_str() {
+            ".." => _ = kept.pop(),
+            "." => {}
+            _ => {
+                kept.push(segment);
+                continue;
+            }
+        }
+        if segments.peek().is_none() {
+            kept.push("");
+        }
+    }
+    format!("/{}", kept.join("/"))
 }
 
 impl Based<'_> {
@@ -26,18 +63,48 @@ impl Based<'_> {
     }
 
     /// Where a redirect leads. None: as it says; the client's next request is judged in its turn.
+    ///
+    /// It is read as clients read it, the most generous of them: what leads to the guard, by whatever words, leads to this data source. To the
+    /// client all base URLs are one host, so it would take what it says to one of them along to another.
     fn location(&self, value: &[u8]) -> Option<String> {
-        let Self { source, scheme, authority } = self;
-        let text = std::str::from_utf8(value).ok()?;
-        if text.starts_with('/') && !text.starts_with("//") {
-            return Some(format!("/{source}{text}"));
+        let Self { source, scheme, authority, own, path } = self;
+        let text: String = String::from_utf8_lossy(value).chars().filter(|c| *c != '\t').collect();
+        let text = text.trim();
+        let (there, rest) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+        let there = there.replace('\\', "/");
+        let (said, there) = match there.split_once(':') {
+            Some((said, there)) if is_scheme(said) => (Some(said.to_ascii_lowercase()), there),
+            _ => (None, &*there),
+        };
+        // Without slashes it is relative to a URL of the same scheme.
+        let is_whole = there.starts_with("//") || said.as_deref().is_some_and(|said| said != CLIENT);
+        if is_whole {
+            let there = there.trim_start_matches('/');
+            let (host, below) = there.split_at(there.find('/').unwrap_or(there.len()));
+            // What a user is called is no part of it.
+            let host = host.rsplit('@').next().unwrap_or_default();
+            let of = said.as_deref().unwrap_or(CLIENT);
+            let default = if of == "https" { 443 } else { 80 };
+            let is = |it: &Authority, other: &Authority| it.port.unwrap_or(default) == other.port.unwrap_or(default);
+            let leads = match host.parse::<Authority>() {
+                Ok(host) => {
+                    let back = said.as_deref() == Some(*scheme) && host.host == authority.host && is(&host, authority);
+                    back || of == CLIENT && (means_the_guard(&host) || host.host == own.host) && is(&host, own)
+                }
+                // Some read numbers as an address.
+                Err(_) => of == CLIENT && host.split(':').next().unwrap_or_default().rsplit('.').any(is_number),
+            };
+            let below = if below.is_empty() { String::new() } else { resolved(below) };
+            return leads.then(|| format!("/{source}{below}{rest}"));
         }
-        let (said, rest) = text.split_once("://").filter(|(said, _)| said.eq_ignore_ascii_case(scheme))?;
-        let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let host: Authority = host.parse().ok()?;
-        let default = if said.eq_ignore_ascii_case("https") { 443 } else { 80 };
-        let same = host.host == authority.host && host.port.unwrap_or(default) == authority.port.unwrap_or(default);
-        same.then(|| format!("/{source}{path}"))
+        if there.is_empty() {
+            return None;
+        }
+        let below = match there.starts_with('/') {
+            true => resolved(there),
+            false => resolved(&format!("{}/{there}", path.rsplit_once('/').map_or("", |(before, _)| before))),
+        };
+        Some(format!("/{source}{below}{rest}"))
     }
 
     /// A cookie (RFC 6265): below the base URL, whatever it says of its host and path. One that is `__Host-` must have the path `/`, so
@@ -90,8 +157,8 @@ mod tests {
 
     #[test]
     fn where_redirects_of_a_base_url_lead() {
-        let authority = "help.example.com".parse().unwrap();
-        let based = Based { source: "help", scheme: "https", authority: &authority };
+        let (authority, own) = ("help.example.com".parse().unwrap(), "localhost:15474".parse().unwrap());
+        let based = Based { source: "help", scheme: "https", authority: &authority, own: &own, path: "/x/y" };
         for (location, expected) in [
             ("/a?b", Some("/help/a?b")),
             ("https://help.example.com/a", Some("/help/a")),
@@ -100,7 +167,39 @@ mod tests {
             ("http://help.example.com/a", None),
             ("https://help.example.com:8443/a", None),
             ("https://evil.example/a", None),
-            ("a/b", None),
+            ("https://evil.example/help.example.com", None),
+            ("https://help.example.com@evil.example/", None),
+            ("mailto:a@help.example.com", None),
+            ("", None),
+            ("?a", None),
+            ("#a", None),
+            ("a/b?../c", Some("/help/x/a/b?../c")),
+            ("./a/", Some("/help/x/a/")),
+            // What leads to the guard leads to this data source, and to no other.
+            ("..", Some("/help/")),
+            ("../..", Some("/help/")),
+            ("../../../orders/a", Some("/help/orders/a")),
+            ("/../orders/a", Some("/help/orders/a")),
+            ("/a/%2e%2E/.%2e/orders", Some("/help/orders")),
+            ("..\\..\\orders", Some("/help/orders")),
+            (".\t./../orders", Some("/help/orders")),
+            ("/\\orders/a", None),
+            ("https://help.example.com/../../orders", Some("/help/orders")),
+            ("http:/orders/a", Some("/help/orders/a")),
+            ("http:../../orders", Some("/help/orders")),
+            ("http://localhost:15474/orders/a?b", Some("/help/orders/a?b")),
+            ("HTTP://127.0.0.1:15474/orders", Some("/help/orders")),
+            ("http://[::1]:15474", Some("/help")),
+            ("http://a@127.9.9.9:15474/orders", Some("/help/orders")),
+            ("http:///127.0.0.1:15474/orders", Some("/help/orders")),
+            ("//127.0.0.1:15474/orders", Some("/help/orders")),
+            ("\\\\127.0.0.1:15474\\orders", Some("/help/orders")),
+            ("/\t/127.0.0.1:15474/orders", Some("/help/orders")),
+            ("http://127.1:15474/orders", Some("/help/orders")),
+            ("http://2130706433:15474/orders", Some("/help/orders")),
+            // Another program of this machine.
+            ("http://localhost:3000/callback", None),
+            ("https://localhost:15474/", None),
         ] {
             assert_eq!(based.location(location.as_bytes()).as_deref(), expected, "{location}");
         }
@@ -109,7 +208,7 @@ mod tests {
     #[test]
     fn cookies_stay_with_their_source() {
         let authority = "help.example.com".parse().unwrap();
-        let based = Based { source: "help", scheme: "https", authority: &authority };
+        let based = Based { source: "help", scheme: "https", authority: &authority, own: &authority, path: "/" };
         for (cookie, expected) in [
             ("a=b", "a=b; Path=/help"),
             ("a=b; Path=/", "a=b; Path=/help"),

@@ -135,7 +135,8 @@ impl<'a> Exchange<'a> {
         let expected = means_the_guard(authority) || base.is_some_and(|base| base.host == authority.host);
         if matches!(of, Of::Source(_)) && !expected {
             // In Observe as well: who is misled is not the app.
-            return Err(refused(Reason::HostMismatch, said.to.path(), None));
+            let denied = Denied::by(policy, Reason::HostMismatch);
+            return Err(Box::new(Refused { denied, attempt: attempt(method, authority, said.to.path(), None) }));
         }
         let (target, raw) = match RequestTarget::parse(text) {
             Ok(target) => (target, None),
@@ -210,7 +211,7 @@ impl<'a> Exchange<'a> {
     pub fn based(&self) -> Option<Based<'_>> {
         // The name by which it was asked: in Observe a permit bears none.
         let Of::Source(source) = self.of else { return None };
-        Some(Based { source, scheme: self.scheme(), authority: self.host() })
+        Some(Based { source, scheme: self.scheme(), authority: self.host(), own: self.said.authority, path: self.target.path() })
     }
 
     /// Whether it would be let through by this policy as well. `reached`: where it goes, once that is known.
