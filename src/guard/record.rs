@@ -32,6 +32,13 @@ pub struct Records {
     some: Notify,
 }
 
+/// What ends last is written as well: with the guard, requests end that were still under way.
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.written();
+    }
+}
+
 /// What became of an attempt. Only who decided it knows: also in Observe not everything is let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Outcome {
