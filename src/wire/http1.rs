@@ -278,6 +278,9 @@ fn fields<'a>(mut rest: &'a [u8]) -> Result<Fields<'a>, Fault> {
                         if matches!(known(name), Known::Host | Known::ContentLength | Known::TransferEncoding | Known::Connection) {
                             return Err(Malformed);
                         }
+                        if nominated.len() >= MOST_FIELDS {
+                            return Err(Fault::TooLarge);
+                        }
                         nominated.push(token);
                     }
                 }
@@ -383,6 +386,10 @@ impl<'a> Request<'a> {
         let upgrade = fields.upgrade.filter(|_| fields.upgrades).map(text).transpose()?;
         // A wish that may be passed over, and is: nobody is let out of HTTP/1.1 into HTTP/2 halfway.
         let upgrade = upgrade.filter(|protocol| !protocol.eq_ignore_ascii_case("h2c") && !protocol.eq_ignore_ascii_case("h2"));
+        // Who passes over the wish may pass over the body as well, and take it for the next request.
+        if upgrade.is_some() && length.is_some() && method == "GET" {
+            return Err(Malformed);
+        }
         let Fields { all, names_a_method, .. } = fields;
         Ok(Self { method, target, host, fields: all, length: length.unwrap_or(Length::None), persistence, upgrade, names_a_method })
     }

@@ -944,6 +944,9 @@ fn hop_by_hop(list: &mut List) {
     list.add("upgrade-passed-over-with-a-body", Door::Open, bytes, End::Open, vec![step]);
     let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n";
     list.refused("upgrade-with-a-body", UPGRADE, request(post, fields) + "hello");
+    list.refused("upgrade-of-get-with-a-body", MALFORMED, request(get, fields) + "hello");
+    let names = "a,".repeat(20_000);
+    list.refused("connection-names-very-many", TOO_LARGE, request(get, &format!("Connection: {names}\r\n")));
     for (name, value) in [("other", "x"), ("list", "100-continue, x"), ("parameter", "100-continue;a=b"), ("empty", ""), ("200", "200-ok")]
     {
         let bytes = request(post, &format!("Expect: {value}\r\nContent-Length: 5\r\n")) + "hello";
