@@ -9,10 +9,10 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -69,6 +69,18 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         WAITING.fetch_sub(self.0, Ordering::Relaxed);
     }
+}
+
+/// The same bytes, which count as waiting for as long as anybody holds them.
+pub fn counted(bytes: Bytes) -> Bytes {
+    struct Counted(Bytes, #[expect(dead_code, reason = "held")] Waiting);
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    let waiting = Waiting::of(bytes.len());
+    Bytes::from_owner(Counted(bytes, waiting))
 }
 
 /// As much as may be read at once, and kept, at this moment.
@@ -237,13 +249,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
 pub struct Reader {
     from: ReadHalf<Stream>,
     pub buffer: BytesMut,
+    /// The memory behind the buffer, with what was taken from its beginning.
+    held: usize,
     waiting: Waiting,
 }
 
 impl Reader {
     pub fn new(from: ReadHalf<Stream>, before: BytesMut) -> Self {
         let waiting = Waiting::of(before.len());
-        Self { from, buffer: before, waiting }
+        let held = before.capacity();
+        Self { from, buffer: before, held, waiting }
     }
 
     /// How much came; nothing at the end.
@@ -256,17 +271,31 @@ impl Reader {
         self.waiting.are(self.buffer.len());
         SCRATCH.with_borrow_mut(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..at_once()]);
-            ready!(Pin::new(&mut self.from).poll_read(context, &mut read))?;
+            let Poll::Ready(done) = Pin::new(&mut self.from).poll_read(context, &mut read) else {
+                self.give_back();
+                return Poll::Pending;
+            };
+            done?;
             let read = read.filled();
             if self.buffer.is_empty() {
                 // What was there may still be held by whoever it was given to.
                 self.buffer = BytesMut::from(read);
+                self.held = self.buffer.capacity();
             } else {
                 self.buffer.extend_from_slice(read);
+                self.held = self.held.max(self.buffer.capacity());
             }
             self.waiting.are(self.buffer.len());
             Poll::Ready(Ok(read.len()))
         })
+    }
+
+    /// Who waits holds no more memory than what is in it: an empty rest of a buffer holds all of it.
+    fn give_back(&mut self) {
+        if self.held > 2 * self.buffer.len() {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.held = self.buffer.capacity();
+        }
     }
 
     /// Both halves as they were.

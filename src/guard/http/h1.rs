@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use tokio::time::timeout;
 
@@ -12,10 +12,10 @@ use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
 use super::based::Based;
 use super::exchange::{Content, Exchange, Refused, Said, To};
-use super::pipeline::{Broken, Sink, Source, Whole, pass};
+use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
-use crate::guard::stream::{HALF_OPEN, Reader, Stream, Writer, at_once, both, is_full, reset};
+use crate::guard::stream::{HALF_OPEN, Reader, Stream, Writer, at_once, both, counted, is_full, reset};
 use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version, Way};
 use crate::policy::{Attempt, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
@@ -33,8 +33,6 @@ const ANSWER: Duration = Duration::from_secs(900);
 const LINGER: Duration = Duration::from_secs(2);
 /// What a client may have sent of a refused request, to be read and dropped.
 const LARGEST_DROPPED: usize = 1024 * 1024;
-/// Longer heads are refused while much waits in the guard.
-const USUAL_HEAD: usize = 4 * 1024;
 /// What a client may send ahead while it waits for an answer.
 const MOST_AHEAD: usize = 64 * 1024;
 /// Answers that are none yet, before the one that counts.
@@ -153,7 +151,8 @@ async fn unread(gate: &Gate, client: &Client, reason: Reason, reader: &mut Reade
     }
 }
 
-/// The next head. None: the end before it.
+/// The next head. None: the end before it. It is there until its exchange has ended, and counted for as long; what came behind it does not
+/// stay for its sake.
 async fn head(reader: &mut Reader) -> Result<Option<Bytes>, Reason> {
     if reader.buffer.is_empty() && !reader.more().await.is_ok_and(|more| more > 0) {
         return Ok(None);
@@ -162,7 +161,14 @@ async fn head(reader: &mut Reader) -> Result<Option<Bytes>, Reason> {
     let read = async {
         loop {
             if let Some(length) = scan.head(&reader.buffer).map_err(reason_of)? {
-                return Ok(Some(reader.buffer.split_to(length).freeze()));
+                let head = if reader.buffer.len() == length {
+                    std::mem::take(&mut reader.buffer).freeze()
+                } else {
+                    let head = Bytes::copy_from_slice(&reader.buffer[..length]);
+                    reader.buffer.advance(length);
+                    head
+                };
+                return Ok(Some(counted(head)));
             }
             if is_full() && reader.buffer.len() > USUAL_HEAD {
                 return Err(Reason::TooManyConnections);
@@ -510,6 +516,8 @@ async fn answer(
         let head = match head(reader).await {
             Ok(Some(head)) => head,
             Ok(None) => return Err(NOTHING),
+            // It is well, and there is no room for it.
+            Err(Reason::TooManyConnections) => return Err(Reason::TooManyConnections),
             Err(_) => return Err(MALFORMED),
         };
         let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;

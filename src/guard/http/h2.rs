@@ -15,22 +15,23 @@ use h2::{RecvStream, SendStream};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
 use super::exchange::{Content, Exchange, Refused, Said, To};
-use super::pipeline::{Broken, Sink, Source, Whole, pass};
+use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
-use crate::guard::stream::{Begun, Stream, reset};
+use crate::guard::stream::{Begun, Stream, Waiting, at_once, counted, is_full, reset};
 use crate::guard::tcp::{Crowd, Door};
 use crate::guard::upstream::{Reached, Version, Way};
 use crate::policy::{GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
 use crate::wire::form::NO_FORM;
-use crate::wire::http1::{LARGEST_HEAD, is_for_one_hop, names_a_method};
+use crate::wire::http1::{LARGEST_HEAD, MOST_FIELDS, is_for_one_hop, names_a_method};
 
 /// Of a stream, in each direction: what waits in the guard at most.
 const WINDOW: u32 = 64 * 1024 - 1;
@@ -43,14 +44,22 @@ const WINDOWS: u32 = 1024 * 1024;
 /// The same where there are many connections: as little as the protocol has it, and of a stream.
 const FEW_WINDOWS: u32 = 64 * 1024 - 1;
 const LITTLE_WINDOW: u32 = 16 * 1024;
-/// Requests at once on a connection.
+/// Requests at once on a connection: each costs as much as a connection of HTTP/1.
 const STREAMS: u32 = 128;
+const FEW_STREAMS: u32 = 32;
 /// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
-/// Upstreams of one connection of a client.
+/// Connections to upstreams of one connection of a client, those that serve a last request included.
 const MOST_LINKS: usize = 8;
+/// What waits to be written to a connection, of all its streams together: each may have [`STAGED`].
+const STAGES: usize = 256 * 1024;
+const FEW_STAGES: usize = 64 * 1024;
+/// Written at once.
+const PIECE: usize = 16 * 1024;
+/// What a field costs beside its name and its value.
+const FIELD: usize = 64;
 
 /// A connection of a client.
 struct Session {
@@ -61,6 +70,36 @@ struct Session {
     /// A connection that is there already, and by what leave.
     greeted: Mutex<Option<(Permit, Reached)>>,
     crowd: Crowd,
+    /// For connections to upstreams.
+    room: Arc<Semaphore>,
+    /// Towards the client.
+    stage: Stage,
+}
+
+/// Room for what waits to be written to one connection.
+#[derive(Clone)]
+struct Stage(Arc<Semaphore>);
+
+impl Stage {
+    fn new(crowd: Crowd) -> Self {
+        Self(Arc::new(Semaphore::new(match crowd {
+            Crowd::Few => STAGES,
+            Crowd::Many => FEW_STAGES,
+        })))
+    }
+
+    /// The same bytes, which hold their room until they are written. While much waits in the guard, a little takes as much as a whole piece.
+    async fn take(&self, piece: Bytes) -> Bytes {
+        struct Staged(Bytes, #[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
+        impl AsRef<[u8]> for Staged {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        let room = if is_full() { PIECE } else { piece.len() };
+        let room = self.0.clone().acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX)).await.ok();
+        Bytes::from_owner(Staged(counted(piece), room))
+    }
 }
 
 /// Of a stream, and of all together.
@@ -80,8 +119,14 @@ struct Link {
     send: SendRequest<Bytes>,
     address: std::net::IpAddr,
     way: Way,
+    stage: Stage,
     /// Ends what drives it with the last that uses it.
-    _driver: Arc<JoinSet<()>>,
+    driver: Arc<Driver>,
+}
+
+struct Driver {
+    _task: JoinSet<()>,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Until the connection has ended.
@@ -93,13 +138,25 @@ pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) 
         gate.records.judged(Outcome::Refused, refused.denied.reason, &refused.attempt, refused.denied.policy.as_deref());
         return reset(stream.stream.tcp());
     };
-    let session = Arc::new(Session { door: door.clone(), client, links: Mutex::default(), greeted: Mutex::new(greeted), crowd });
+    let session = Arc::new(Session {
+        door: door.clone(),
+        client,
+        links: Mutex::default(),
+        greeted: Mutex::new(greeted),
+        crowd,
+        room: Arc::new(Semaphore::new(MOST_LINKS)),
+        stage: Stage::new(crowd),
+    });
     let mut builder = h2::server::Builder::new();
     let (window, windows) = windows(crowd);
+    let streams = match crowd {
+        Crowd::Few => STREAMS,
+        Crowd::Many => FEW_STREAMS,
+    };
     builder
         .initial_window_size(window)
         .initial_connection_window_size(windows)
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(streams)
         .max_header_list_size(LARGEST_HEAD as u32)
         .max_send_buffer_size(STAGED);
     let Ok(Ok(mut connection)) = timeout(GREET, builder.handshake::<_, Bytes>(stream)).await else { return };
@@ -109,7 +166,7 @@ pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) 
             tokio::select! {
                 accepted = connection.accept() => match accepted {
                     // Streams that were given up may not have ended here yet.
-                    Some(Ok((_, mut respond))) if requests.len() >= STREAMS as usize => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                    Some(Ok((_, mut respond))) if requests.len() >= streams as usize => respond.send_reset(h2::Reason::REFUSED_STREAM),
                     Some(Ok((request, respond))) => _ = requests.spawn(one(session.clone(), request, respond)),
                     Some(Err(_)) | None => return,
                 },
@@ -152,7 +209,7 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
             head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
             head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             if let Ok(mut body) = respond.send_response(head, answer.body.is_empty()) {
-                let _ = Outgoing { to: &mut body }.data(answer.body.into()).await;
+                let _ = Outgoing { to: &mut body, stage: &session.stage }.data(answer.body.into()).await;
                 let _ = body.send_data(Bytes::new(), true);
             }
         }
@@ -190,6 +247,14 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     let client = &session.client;
     let (head, body) = request.into_parts();
     let unread = |reason| Failed::refused(Refused::of(gate, head.method.as_str(), reason));
+    let size = size(&head.headers);
+    if head.headers.len() > MOST_FIELDS {
+        return Err(unread(Reason::RequestTooLarge));
+    }
+    if is_full() && size > USUAL_HEAD {
+        return Err(unread(Reason::TooManyConnections));
+    }
+    let _waiting = Waiting::of(size);
     let authority = authority(&head.uri, &head.headers, client.site.scheme().as_str()).map_err(unread)?;
     if head.method == Method::CONNECT {
         return Err(unread(Reason::UpgradeNotDeclared));
@@ -245,13 +310,13 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
             if ended {
                 return Ok(());
             }
-            let mut sink = Outgoing { to: &mut up };
+            let mut sink = Outgoing { to: &mut up, stage: &link.stage };
             match held {
                 Some(form) => pass(&mut Whole(Some(form)), &mut sink, &exchange.sent).await,
                 None => pass(&mut incoming, &mut sink, &exchange.sent).await,
             }
         };
-        talk(&exchange, respond, sending, answering).await
+        talk(&exchange, &session.stage, respond, sending, answering).await
     };
     match gate.while_still(|policy| exchange.still(policy, Some(address)), talk).await {
         Ok(outcome) => outcome,
@@ -262,6 +327,7 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
 /// The request's body and the answer, side by side, until the answer has ended or one side gives up.
 async fn talk(
     exchange: &Exchange<'_>,
+    stage: &Stage,
     respond: &mut SendResponse<Bytes>,
     sending: impl Future<Output = Result<(), Broken>>,
     mut answering: ResponseFuture,
@@ -304,6 +370,9 @@ async fn talk(
         }
         Err(()) => return Err(refused(Reason::UpstreamSlow)),
     };
+    if response.headers().len() > MOST_FIELDS {
+        return Err(refused(Reason::UpstreamMalformed));
+    }
     let (head, body) = response.into_parts();
     let mut out = Response::new(());
     *out.status_mut() = head.status;
@@ -323,7 +392,7 @@ async fn talk(
     }
     let mut source = Incoming { from: body, taken: 0, trailers: Trailers::Pass };
     let down = down.insert(stream);
-    let mut sink = Outgoing { to: down };
+    let mut sink = Outgoing { to: down, stage };
     let passed = {
         let mut passing = std::pin::pin!(pass(&mut source, &mut sink, &exchange.received));
         loop {
@@ -362,7 +431,7 @@ async fn interim(answering: &mut ResponseFuture, respond: &mut SendResponse<Byte
         }
         while let Poll::Ready(Some(Ok(informational))) = answering.poll_informational(context) {
             count += 1;
-            if count > MOST_INTERIM {
+            if count > MOST_INTERIM || informational.headers().len() > MOST_FIELDS {
                 return Poll::Ready(Err(Interim::Endless));
             }
             let mut head = Response::new(());
@@ -399,6 +468,11 @@ fn authority(uri: &Uri, headers: &HeaderMap, scheme: &str) -> Result<Authority, 
     Ok(first)
 }
 
+/// What a head costs.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
+}
+
 /// What is for the other end.
 fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from {
@@ -428,16 +502,21 @@ impl Session {
             let mut still = |policy: &Arc<GuardPolicy>| policy.still(permit, Some(reached.address)).is_ok() && reached.way.still(policy);
             leave.upstream() == permit.upstream() && leave.leg() == permit.leg() && gate.policy().is_ok_and(|policy| still(&policy))
         };
+        let room = self.room.clone().try_acquire_owned().or_else(|_| {
+            let_go(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner));
+            self.room.clone().try_acquire_owned()
+        });
+        let room = room.map_err(|_| Denied { reason: Reason::TooManyConnections, policy: gate.held.borrow().clone() })?;
         let greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner).take_if(fits);
         if let Some((_, reached)) = greeted {
             // By now it may have been closed.
             if let Ok(link) = self.speak(permit, reached).await {
-                return Ok(place.insert(link).clone());
+                return Ok(place.insert(link.driven(room)).clone());
             }
         }
         let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
         let link = self.speak(permit, gate.while_permitted(permit, None, reaching).await??).await?;
-        Ok(place.insert(link).clone())
+        Ok(place.insert(link.driven(room)).clone())
     }
 
     fn place(&self, permit: &Permit) -> Arc<Place> {
@@ -445,16 +524,16 @@ impl Session {
         if let Some((_, _, place)) = links.iter().find(|(upstream, leg, _)| upstream == permit.upstream() && *leg == permit.leg()) {
             return place.clone();
         }
-        if links.len() >= MOST_LINKS {
-            // Who uses it still holds it.
-            links.remove(0);
+        if links.len() >= MOST_LINKS && !let_go(&mut links) {
+            // It will find no room; or it is the last request on its connection.
+            return Arc::default();
         }
         let place = Arc::<Place>::default();
         links.push((permit.upstream().clone(), permit.leg(), place.clone()));
         place
     }
 
-    async fn speak(&self, permit: &Permit, reached: Reached) -> Result<Link, Denied> {
+    async fn speak(&self, permit: &Permit, reached: Reached) -> Result<Spoken, Denied> {
         let gate = self.door.gate();
         let Reached { stream, address, version: _, way } = reached;
         let mut builder = h2::client::Builder::new();
@@ -474,7 +553,30 @@ impl Session {
             let _ = connection.await;
         });
         let send = send.ready().await.map_err(|_| malformed_now(gate))?;
-        Ok(Link { send, address, way, _driver: Arc::new(driver) })
+        Ok(Spoken { send, address, way, stage: Stage::new(self.crowd), driver })
+    }
+}
+
+/// Forgets the eldest that nobody uses now. Whether there was one.
+fn let_go(links: &mut Vec<(Upstream, Leg, Arc<Place>)>) -> bool {
+    let unused = |link: &Option<Link>| link.as_ref().is_none_or(|link| Arc::strong_count(&link.driver) == 1);
+    let eldest = links.iter().position(|(_, _, place)| Arc::strong_count(place) == 1 && place.try_lock().is_ok_and(|link| unused(&link)));
+    eldest.map(|eldest| links.remove(eldest)).is_some()
+}
+
+/// A connection that was made, before it has its place.
+struct Spoken {
+    send: SendRequest<Bytes>,
+    address: std::net::IpAddr,
+    way: Way,
+    stage: Stage,
+    driver: JoinSet<()>,
+}
+
+impl Spoken {
+    fn driven(self, room: OwnedSemaphorePermit) -> Link {
+        let Self { send, address, way, stage, driver } = self;
+        Link { send, address, way, stage, driver: Arc::new(Driver { _task: driver, _room: room }) }
     }
 }
 
@@ -526,12 +628,14 @@ impl Source for Incoming {
 /// A body that is written, as fast as the other side's window lets it.
 struct Outgoing<'a> {
     to: &'a mut SendStream<Bytes>,
+    stage: &'a Stage,
 }
 
 impl Sink for Outgoing<'_> {
     async fn data(&mut self, mut data: Bytes) -> Result<(), Broken> {
         while !data.is_empty() {
-            self.to.reserve_capacity(data.len());
+            let most = data.len().min(at_once()).min(PIECE);
+            self.to.reserve_capacity(most);
             let capacity = poll_fn(|context| {
                 if self.to.poll_reset(context).is_ready() {
                     return Poll::Ready(None);
@@ -540,7 +644,7 @@ impl Sink for Outgoing<'_> {
             })
             .await;
             let Some(Ok(capacity)) = capacity else { return Err(Broken::Sink) };
-            let piece = data.split_to(capacity.min(data.len()));
+            let piece = self.stage.take(data.split_to(capacity.min(most))).await;
             self.to.send_data(piece, false).map_err(|_| Broken::Sink)?;
         }
         Ok(())

@@ -10,11 +10,13 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
-use crate::guard::stream::{Waiting, at_once};
+use crate::guard::stream::{Waiting, at_once, counted};
 use crate::policy::Reason;
 
 /// Of a form that must be read before it is sent on.
 const LARGEST_FORM: usize = 64 * 1024;
+/// Longer heads are refused while much waits in the guard.
+pub const USUAL_HEAD: usize = 4 * 1024;
 /// After so many pieces others have their turn.
 const TURN: usize = 16;
 
@@ -85,7 +87,8 @@ pub async fn form(source: &mut impl Source) -> Result<Bytes, Reason> {
         }
         waiting.are(form.len());
     }
-    Ok(form.freeze())
+    drop(waiting);
+    Ok(counted(form.freeze()))
 }
 
 /// A body that is there.
