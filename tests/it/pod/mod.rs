@@ -10,6 +10,7 @@ mod connections;
 mod guard_process;
 mod http2;
 mod http_answers;
+mod http_attacks;
 mod http_changes;
 mod http_proxy;
 mod http_records;
