@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 -include tests/cluster/cluster.mk
 
-.PHONY: help check test test-access test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-http bench-policy
+.PHONY: help check test test-access test-attacks test-clients fuzz test-engine demo demo-image demo-down bench generate images deny cluster-tools clean bench-guard bench-http bench-policy soak
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile tests/cluster/cluster.mk | sed -E 's/:.*## /\t/' | awk -F'\t' '{ printf "  make %-17s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ bench-http: ## the guard beside nginx, HAProxy and Envoy as they pass HTTP on (r
 
 bench-policy: ## from the change of a scope to 1, 10 and 100 guards of real pods (root; the node tier)
 	@scripts/bench-policy.sh
+
+soak: ## the guard under load for half an hour, with upstreams that restart and clients that break off (root; SOAK_SECONDS=n)
+	@scripts/soak.sh
 
 generate: ## write the files made from the code: CRDs, the chart's copy, reference pages, the plugin's expected output, seeds
 	REMIT_GENERATE=1 cargo test --quiet --no-default-features --features cli --test it -- generated:: examples_render

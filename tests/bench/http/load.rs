@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::body::Bytes;
 use hyper::http::Request;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::beside::world::inside;
 use super::peer::{BASE_URL, Peer};
-use super::upstream::{ARTICLES, BURSTS, DESK, EVENT_END, EVENTS, LEDGER, Server, cipher};
+use super::upstream::{ARTICLES, BURSTS, Count, DESK, EVENTS, LEDGER, Server, cipher, receive, send_body, write_body};
 
 /// How what the client sends gets to who is measured, and from there on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +37,30 @@ pub const WAYS: [Way; 4] = [Way::Service, Way::Two, Way::BaseUrl, Way::Intercept
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Bytes(usize),
-    Events { pause: Duration },
+    /// How much it is shows at its end only.
+    Chunks(usize),
+    Events {
+        pause: Duration,
+    },
+    /// A body of this size is sent.
+    Sent {
+        size: usize,
+        chunked: bool,
+    },
 }
 
 impl What {
     /// Bursts as they come from a model that is quick.
     pub const EVENTS: Self = Self::Events { pause: Duration::from_millis(2) };
+
+    fn path(self) -> String {
+        match self {
+            Self::Bytes(size) => format!("/articles/{size}"),
+            Self::Chunks(size) => format!("/articles/chunks-{size}"),
+            Self::Events { pause } => format!("/articles/events-{}", pause.as_millis()),
+            Self::Sent { size, chunked: _ } => format!("/articles/take-{size}"),
+        }
+    }
 }
 
 /// What came of some requests.
@@ -84,7 +103,7 @@ pub fn served(peer: &Peer, way: Way) -> io::Result<()> {
         runtime.block_on(async {
             let asked = async {
                 match way {
-                    Way::Two => Two::open().await?.ask(1, &mut Answered::default()).await,
+                    Way::Two => Two::open().await?.ask(What::Bytes(1), &mut Answered::default()).await,
                     _ => One::open(peer, way, What::Bytes(1)).await?.ask(What::Bytes(1), &mut Answered::default()).await,
                 }
             };
@@ -124,10 +143,9 @@ impl Load {
                 asking.spawn(async move {
                     let mut answered = Answered::default();
                     for _ in 0..each {
-                        match (&mut connection, what) {
-                            (Connection::One(one), what) => one.ask(what, &mut answered).await?,
-                            (Connection::Two(two), What::Bytes(size)) => two.ask(size, &mut answered).await?,
-                            (Connection::Two(_), What::Events { .. }) => return Err(io::ErrorKind::Unsupported.into()),
+                        match &mut connection {
+                            Connection::One(one) => one.ask(what, &mut answered).await?,
+                            Connection::Two(two) => two.ask(what, &mut answered).await?,
                         }
                     }
                     io::Result::Ok((connection, answered))
@@ -156,44 +174,72 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// HTTP/1.1.
-struct One {
+pub struct One {
     stream: Box<dyn Stream>,
+    host: String,
+    /// What stands before each path.
+    base: String,
     request: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl One {
-    async fn open(peer: &Peer, way: Way, what: What) -> io::Result<Self> {
+    /// For requests for this.
+    pub async fn open(peer: &Peer, way: Way, what: What) -> io::Result<Self> {
         // Without anybody between there is no base URL: the same answer from the Service.
         let way = if way == Way::BaseUrl && peer.is_direct() { Way::Service } else { way };
-        let asked = match what {
-            What::Bytes(size) => format!("/articles/{size}"),
-            What::Events { pause } => format!("/articles/events-{}", pause.as_millis()),
-        };
-        let (stream, host, path): (Box<dyn Stream>, _, _) = match way {
-            Way::Service | Way::Two => (Box::new(connect(&ARTICLES).await?), ARTICLES.name.to_owned(), asked),
+        let (stream, host, base): (Box<dyn Stream>, _, _) = match way {
+            Way::Service | Way::Two => (Box::new(connect(&ARTICLES).await?), ARTICLES.name.to_owned(), String::new()),
             Way::Intercepted => {
                 let name = ServerName::try_from(DESK.name).expect("a name");
-                (Box::new(connector().connect(name, connect(&DESK).await?).await?), DESK.name.to_owned(), asked)
+                (Box::new(connector().connect(name, connect(&DESK).await?).await?), DESK.name.to_owned(), String::new())
             }
             Way::BaseUrl => {
                 let (port, source) = BASE_URL;
                 let stream = TcpStream::connect(("127.0.0.1", port)).await?;
                 stream.set_nodelay(true)?;
-                (Box::new(stream), format!("127.0.0.1:{port}"), format!("/{source}{asked}"))
+                (Box::new(stream), format!("127.0.0.1:{port}"), format!("/{source}"))
             }
         };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: python-httpx/0.28.1\r\nAccept: */*\r\nAccept-Encoding: gzip, \
-             deflate\r\nAuthorization: Bearer 0b5ad3e9c8f74d1e8a7c2f40b1d96e53\r\nTraceparent: \
-             00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n"
-        );
-        Ok(Self { stream, request: request.into_bytes(), buffer: vec![0; 64 * 1024] })
+        let mut one = Self { stream, host, base, request: Vec::new(), buffer: vec![0; 64 * 1024] };
+        one.turn_to(what);
+        Ok(one)
     }
 
-    async fn ask(&mut self, what: What, answered: &mut Answered) -> io::Result<()> {
+    /// For requests for this, from now on.
+    pub fn turn_to(&mut self, what: What) {
+        let Self { host, base, .. } = self;
+        let (method, framing) = match what {
+            What::Sent { size: _, chunked: true } => ("POST", "\r\nTransfer-Encoding: chunked".to_owned()),
+            What::Sent { size, chunked: false } => ("POST", format!("\r\nContent-Length: {size}")),
+            _ => ("GET", String::new()),
+        };
+        let path = what.path();
+        let request = format!(
+            "{method} {base}{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: python-httpx/0.28.1\r\nAccept: */*\r\nAccept-Encoding: gzip, \
+             deflate\r\nAuthorization: Bearer 0b5ad3e9c8f74d1e8a7c2f40b1d96e53\r\nTraceparent: \
+             00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01{framing}\r\n\r\n"
+        );
+        self.request = request.into_bytes();
+    }
+
+    /// The beginning of an answer; the rest is left where it is.
+    pub async fn begin(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.request).await?;
+        let length = self.read(0, &mut Answered::default()).await?;
+        if self.buffer[..length].starts_with(b"HTTP/1.1 200 ") {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&self.buffer[..length]).into_owned()))
+    }
+
+    /// For what it was opened or turned to. An answer that is no 200 is an error, which says it.
+    pub async fn ask(&mut self, what: What, answered: &mut Answered) -> io::Result<()> {
         let began = Instant::now();
         self.stream.write_all(&self.request).await?;
+        if let What::Sent { size, chunked } = what {
+            write_body(&mut self.stream, size, chunked).await?;
+        }
         self.stream.flush().await?;
         let mut filled = 0;
         let body = loop {
@@ -207,29 +253,25 @@ impl One {
             return Err(io::Error::other(String::from_utf8_lossy(&self.buffer[..filled]).into_owned()));
         }
         let mut first = (filled > body).then(|| began.elapsed());
+        let mut count = Count::default();
+        count.of(&self.buffer[body..filled]);
+        let size = match what {
+            What::Bytes(size) | What::Chunks(size) => size,
+            What::Events { .. } => 0,
+            What::Sent { .. } => 2,
+        };
+        let chunked = matches!(what, What::Chunks(_) | What::Events { .. });
+        while !count.is_all(size, chunked) {
+            let length = self.read(0, answered).await?;
+            first.get_or_insert_with(|| began.elapsed());
+            count.of(&self.buffer[..length]);
+        }
         match what {
-            What::Bytes(size) => {
-                let mut rest = (body + size).checked_sub(filled).ok_or(io::ErrorKind::InvalidData)?;
-                while rest > 0 {
-                    rest = rest.checked_sub(self.read(0, answered).await?).ok_or(io::ErrorKind::InvalidData)?;
-                    first.get_or_insert_with(|| began.elapsed());
-                }
+            What::Events { .. } if count.events != BURSTS * EVENTS => return Err(io::Error::other(format!("{} events", count.events))),
+            What::Bytes(_) | What::Chunks(_) | What::Sent { .. } if count.filling != size => {
+                return Err(io::Error::other(format!("{} bytes of {size}", count.filling)));
             }
-            What::Events { .. } => {
-                let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == EVENT_END).count();
-                let mut seen = ends(&self.buffer[body..filled]);
-                const LAST: &[u8] = b"0\r\n\r\n";
-                let mut tail = self.buffer[body..filled].to_vec();
-                while !tail.ends_with(LAST) {
-                    let length = self.read(0, answered).await?;
-                    first.get_or_insert_with(|| began.elapsed());
-                    seen += ends(&self.buffer[..length]);
-                    tail.extend_from_slice(&self.buffer[length.saturating_sub(LAST.len())..length]);
-                }
-                if seen != BURSTS * EVENTS {
-                    return Err(io::Error::other(format!("{seen} events")));
-                }
-            }
+            _ => {}
         }
         answered.times.push(began.elapsed());
         answered.first.extend(first);
@@ -247,10 +289,10 @@ impl One {
 
 /// HTTP/2: streams of one connection.
 #[derive(Clone)]
-struct Two(h2::client::SendRequest<hyper::body::Bytes>);
+pub struct Two(h2::client::SendRequest<Bytes>);
 
 impl Two {
-    async fn open() -> io::Result<Self> {
+    pub async fn open() -> io::Result<Self> {
         let stream = connect(&LEDGER).await?;
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
@@ -262,9 +304,26 @@ impl Two {
         Ok(Self(send))
     }
 
-    async fn ask(&mut self, size: usize, answered: &mut Answered) -> io::Result<()> {
+    /// The beginning of an answer; the rest is given up.
+    pub async fn begin(&mut self, what: What) -> io::Result<()> {
+        let request = Request::get(format!("http://{}{}", LEDGER.name, what.path())).body(()).expect("a request");
+        self.0 = self.0.clone().ready().await.map_err(io::Error::other)?;
+        let (response, _) = self.0.send_request(request, true).map_err(io::Error::other)?;
+        let mut response = response.await.map_err(io::Error::other)?;
+        let data = response.body_mut().data().await.transpose().map_err(io::Error::other)?.unwrap_or_default();
+        match response.status().as_u16() {
+            200 => Ok(()),
+            status => Err(io::Error::other(format!("HTTP/2 {status} {}", String::from_utf8_lossy(&data)))),
+        }
+    }
+
+    /// An answer that is no 200 is an error, which says it.
+    pub async fn ask(&mut self, what: What, answered: &mut Answered) -> io::Result<()> {
         let began = Instant::now();
-        let request = Request::get(format!("http://{}/articles/{size}", LEDGER.name))
+        let to_send = if let What::Sent { size, chunked: _ } = what { Some(size) } else { None };
+        let request = Request::builder()
+            .method(if to_send.is_some() { "POST" } else { "GET" })
+            .uri(format!("http://{}{}", LEDGER.name, what.path()))
             .header("user-agent", "python-httpx/0.28.1")
             .header("accept", "*/*")
             .header("accept-encoding", "gzip, deflate")
@@ -273,21 +332,37 @@ impl Two {
             .body(())
             .expect("a request");
         self.0 = self.0.clone().ready().await.map_err(io::Error::other)?;
-        let (response, _) = self.0.send_request(request, true).map_err(io::Error::other)?;
+        let (response, mut up) = self.0.send_request(request, to_send.is_none()).map_err(io::Error::other)?;
+        if let Some(size) = to_send {
+            send_body(&mut up, size).await?;
+            up.send_data(Bytes::new(), true).map_err(io::Error::other)?;
+        }
         let response = response.await.map_err(io::Error::other)?;
-        if response.status() != 200 {
-            return Err(io::Error::other(response.status().to_string()));
-        }
+        let status = response.status();
         let mut body = response.into_body();
-        let mut length = 0;
-        while let Some(data) = body.data().await.transpose().map_err(io::Error::other)? {
-            length += data.len();
-            let _ = body.flow_control().release_capacity(data.len());
+        let (mut count, mut text) = (Count::default(), Vec::new());
+        let mut first = None;
+        let received = receive(&mut body, |data| {
+            answered.reads += 1;
+            first.get_or_insert_with(|| began.elapsed());
+            count.of(data);
+            if status != 200 {
+                text.extend_from_slice(data);
+            }
+        });
+        received.await?;
+        if status != 200 {
+            return Err(io::Error::other(format!("HTTP/2 {} {}", status.as_u16(), String::from_utf8_lossy(&text))));
         }
-        if length != size {
-            return Err(io::Error::other(format!("{length} bytes of {size}")));
+        match what {
+            What::Bytes(size) | What::Chunks(size) if count.filling != size => {
+                return Err(io::Error::other(format!("{} bytes of {size}", count.filling)));
+            }
+            What::Events { .. } if count.events != BURSTS * EVENTS => return Err(io::Error::other(format!("{} events", count.events))),
+            _ => {}
         }
         answered.times.push(began.elapsed());
+        answered.first.extend(first);
         Ok(())
     }
 }

@@ -62,15 +62,20 @@ impl Deref for Peer {
 }
 
 impl Peer {
+    /// Whoever was started there.
+    pub fn of(pod: Pod) -> Self {
+        Self { pod, direct: false, started: None }
+    }
+
     /// An error: it does not answer within this time.
     pub fn start(pod: Pod, program: &Program, certificates: &Certificates, within: Duration) -> Result<Self, String> {
-        let mut peer = Self { pod, direct: false, started: None };
+        let mut peer = Self::of(pod);
         let began = match program {
             Program::Direct => {
                 peer.direct = true;
                 return Ok(peer);
             }
-            Program::Guard { path, .. } => peer.pod.guard(path, &policy(&certificates.authority)),
+            Program::Guard { path, .. } => peer.pod.guard(path, &policy(&certificates.authority, &METHODS)),
             Program::Copy(path) => peer.pod.guard(path, &copying()),
             other => peer.proxy(other, certificates),
         };
@@ -116,11 +121,14 @@ impl Peer {
     }
 }
 
+/// What all permit.
+const METHODS: [&str; 2] = ["GET", "OPTIONS"];
+
 /// The scope of the bench.
-fn policy(authority: &str) -> Value {
+pub fn policy(authority: &str, methods: &[&str]) -> Value {
     let http = |scheme: &str, inspect: &str| {
         json!({"scheme": scheme, "inspect": inspect, "access": "Read", "rules": [{
-            "methods": ["GET", "OPTIONS"], "paths": [{"type": "PathPrefix", "value": "/articles"}],
+            "methods": methods, "paths": [{"type": "PathPrefix", "value": "/articles"}],
         }]})
     };
     let mut destinations = copying()["destinations"].clone();
