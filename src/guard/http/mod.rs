@@ -20,9 +20,11 @@ mod pipeline;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::stream::{Begun, Reader, Stream, Writer, reset};
 use super::tcp::Door;
@@ -66,6 +68,8 @@ const OFFERED: &[Version] = &[Version::Two, Version::One];
 
 /// What HTTP/2 begins with, as far as nothing else does.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+/// For it, once it has begun; then it is a head of HTTP/1.1, which has a time of its own.
+const BEGINS: Duration = Duration::from_secs(5);
 
 /// `before`: what was read of it.
 pub async fn begin(door: &Arc<Door>, stream: TcpStream, before: BytesMut, client: Client) {
@@ -84,12 +88,17 @@ pub async fn serve(door: &Arc<Door>, stream: Stream, before: BytesMut, client: C
     let (mut reader, writer) = (Reader::new(from, before), Writer::new(to));
     let gate = door.gate();
     let beginning = async {
-        // `P` may begin POST and the like.
-        while reader.buffer.len() < PREFACE.len() && PREFACE.starts_with(&reader.buffer) {
-            if !reader.more().await.is_ok_and(|more| more > 0) {
-                break;
-            }
+        if reader.buffer.is_empty() && !reader.more().await.is_ok_and(|more| more > 0) {
+            return;
         }
+        // `P` may begin POST and the like.
+        let told = async {
+            while reader.buffer.len() < PREFACE.len()
+                && PREFACE.starts_with(&reader.buffer)
+                && reader.more().await.is_ok_and(|more| more > 0)
+            {}
+        };
+        let _ = timeout(BEGINS, told).await;
     };
     if gate.while_still(|policy| policy.still_of(&client.site), beginning).await.is_err() {
         let (stream, _) = reader.whole(writer);
