@@ -46,7 +46,7 @@ const ROUNDS: usize = 16;
 /// Connections that wait for a ClientHello or a lookup are a quarter of all at most, but so many in any case.
 const FEW: u32 = 32;
 /// So many connections of HTTP/2 have large windows.
-const AMPLE: usize = 16;
+const AMPLE: usize = 4;
 
 pub struct Server {
     listeners: Vec<(TcpListener, Way)>,

@@ -39,14 +39,14 @@ const WINDOW: u32 = 64 * 1024 - 1;
 const STAGED: usize = 32 * 1024;
 /// Answers that are none yet, before the one that counts.
 const MOST_INTERIM: usize = 16;
-/// Of all streams of a connection together.
-const WINDOWS: u32 = 1024 * 1024;
-/// The same where there are many connections: as little as the protocol has it, and of a stream.
-const FEW_WINDOWS: u32 = 64 * 1024 - 1;
-const LITTLE_WINDOW: u32 = 16 * 1024;
 /// Requests at once on a connection: each costs as much as a connection of HTTP/1.
 const STREAMS: u32 = 128;
+/// Of all streams of a connection together: those that wait take no room from the others.
+const WINDOWS: u32 = STREAMS * WINDOW;
+/// The same where there are many connections.
 const FEW_STREAMS: u32 = 32;
+const LITTLE_WINDOW: u32 = 16 * 1024;
+const FEW_WINDOWS: u32 = FEW_STREAMS * LITTLE_WINDOW;
 /// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
