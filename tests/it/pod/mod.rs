@@ -11,6 +11,7 @@ mod guard_process;
 mod http2;
 mod http_answers;
 mod http_attacks;
+mod http_bodies;
 mod http_changes;
 mod http_proxy;
 mod http_records;
