@@ -489,6 +489,8 @@ impl Session {
     /// A connection for this permit.
     async fn link(&self, permit: &Permit) -> Result<Link, Denied> {
         let gate = self.door.gate();
+        // Until what has ended meanwhile is seen to have ended: a request may be read before the end of an upstream that came before it.
+        tokio::task::yield_now().await;
         let place = self.place(permit);
         let mut place = place.lock().await;
         if let Some(mut link) = place.take() {
