@@ -4,7 +4,7 @@
 # scripts/beside.sh for NICE.
 #
 #   SOAK_SECONDS=n   instead of 1800
-#   SOAK_BYTES=n     through one connection each way before it, instead of 10 GB
+#   SOAK_BYTES=n     through one connection before it, instead of 10 GB
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 

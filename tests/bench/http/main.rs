@@ -8,7 +8,9 @@
 #[allow(dead_code, reason = "bench-guard needs more of it")]
 mod beside;
 mod counts;
+#[allow(dead_code, reason = "the soak needs more of it")]
 mod load;
+#[allow(dead_code, reason = "the soak needs more of it")]
 mod peer;
 mod upstream;
 

@@ -5,7 +5,7 @@
 //! of a request that was under way while its upstream was away: 502, 503 and 504, or an answer that is seen to be broken off. Never deserved
 //! is another status, a body that seems whole and is not, or no connection to the guard.
 //!
-//! What comes first: 10 GB each way through one connection, and some seconds without pauses, which say how much the half is. Client and
+//! What comes first: 10 GB through one connection, and some seconds without pauses, which say how much the half is. Client and
 //! servers are those of `bench-http`.
 
 #[path = "../beside/mod.rs"]
@@ -41,8 +41,8 @@ use load::{Answered, One, Two, Way, What};
 use peer::Peer;
 use upstream::{ARTICLES, Certificates, HELP, LEDGER, Server};
 
-/// Who waits longer hangs: the longest answer takes half a second.
-const HANG: Duration = Duration::from_secs(30);
+/// Who waits longer hangs: the longest answer takes half a second. Shorter than from one restart of an upstream to the next, which would end it.
+const HANG: Duration = Duration::from_secs(6);
 /// How long the load without pauses is counted.
 const CALIBRATION: Duration = Duration::from_secs(10);
 /// One upstream after the other is restarted as often.
@@ -55,6 +55,8 @@ const GROWTH: u64 = 4 << 20;
 const TRANSFER: u64 = 2 << 20;
 /// How many descriptors may be more: places of clients that were just breaking off.
 const MORE_DESCRIPTORS: usize = 16;
+/// Of a kind of error and a lane, with when it was.
+const MOST_SAID: usize = 5;
 
 /// Some clients, each with one request at a time.
 struct Lane {
@@ -113,7 +115,7 @@ struct Arguments {
     core: usize,
     #[arg(long)]
     seconds: u64,
-    /// Each way through one connection.
+    /// Through one connection, before.
     #[arg(long)]
     bytes: usize,
 }
@@ -257,7 +259,7 @@ fn main() -> ExitCode {
 
 /// Bodies of a length and in chunks, both ways, through one connection; and through one stream after the other of HTTP/2.
 fn large(soak: &Soak, bytes: usize, failures: &mut Vec<String>) {
-    let size = bytes / 2;
+    let size = bytes / 4;
     let whats = [What::Bytes(size), What::Chunks(size), What::Sent { size, chunked: false }, What::Sent { size, chunked: true }];
     for (name, way) in [("HTTP/1.1", Way::Service), ("HTTP/2", Way::Two)] {
         let before = soak.sample().expect("the guard runs").resident;
@@ -283,9 +285,9 @@ fn large(soak: &Soak, bytes: usize, failures: &mut Vec<String>) {
         let took = began.elapsed();
         let (after, most) = (soak.peer.resident().unwrap_or_default(), soak.peer.most_resident().unwrap_or_default());
         println!(
-            "{:.1} GB each way through one connection of {name}: {:.0} MB/s; resident {:.1} MB before, {:.1} MB after, {:.1} MB at most",
+            "{:.1} GB through one connection of {name}: {:.0} MB/s; resident {:.1} MB before, {:.1} MB after, {:.1} MB at most",
             bytes as f64 / 1e9,
-            2.0 * bytes as f64 / 1e6 / took.as_secs_f64(),
+            bytes as f64 / 1e6 / took.as_secs_f64(),
             megabytes(before),
             megabytes(after),
             megabytes(most),
@@ -394,6 +396,12 @@ impl Soak {
 }
 
 impl Away {
+    /// The last time that began before this.
+    fn last_before(&self, server: Server, at: Instant) -> Option<(Instant, Option<Instant>)> {
+        let n = RESTARTED.iter().position(|restarted| restarted.name == server.name)?;
+        locked(&self.0[n]).iter().rev().find(|(down, _)| *down < at).copied()
+    }
+
     /// Whether it was away at some moment of this time.
     fn excuses(&self, server: Server, began: Instant, ended: Instant) -> bool {
         let n = RESTARTED.iter().position(|restarted| restarted.name == server.name);
@@ -453,7 +461,7 @@ impl Worker {
             self.left += 1;
             let asked = asked.map_err(wrong);
             let broken = asked.as_ref().is_err_and(|(_, text)| !text.starts_with(char::is_numeric));
-            if broken || (lane.leave && self.left % WHOLE == 0) {
+            if broken || (lane.leave && self.left.is_multiple_of(WHOLE)) {
                 *self.two.lock().await = None;
             }
             return asked;
@@ -470,19 +478,38 @@ impl Worker {
         Ok(())
     }
 
-    fn count(&self, asked: Result<(), (Wrong, String)>, began: Instant, ended: Instant) {
-        let server = match self.lane.way {
+    /// What happened when, for whoever looks for the cause.
+    fn say(&self, text: &str, began: Instant, ended: Instant) {
+        let since = |at: Instant| at.saturating_duration_since(self.soak.began).as_secs_f64();
+        let away = self.soak.away.last_before(self.server(), ended).map_or_else(String::new, |(down, up)| {
+            format!("; its upstream was away from {:.3} to {:.3}", since(down), up.map_or(f64::INFINITY, since))
+        });
+        eprintln!("{}: {text}, from {:.3} to {:.3}{away}", self.lane.name, since(began), since(ended));
+    }
+
+    fn server(&self) -> Server {
+        match self.lane.way {
             Way::Two => LEDGER,
             Way::BaseUrl => HELP,
             Way::Service | Way::Intercepted => ARTICLES,
-        };
+        }
+    }
+
+    fn count(&self, asked: Result<(), (Wrong, String)>, began: Instant, ended: Instant) {
+        let server = self.server();
         let mut tallies = locked(&self.soak.tallies);
         let tally = &mut tallies[self.n];
         tally.longest = tally.longest.max(ended - began);
         match asked {
             Ok(()) => tally.well += 1,
             Err((Wrong::WhileAway, text)) if self.soak.away.excuses(server, began, ended) => *tally.deserved.entry(text).or_default() += 1,
-            Err((_, text)) => tally.undeserved.entry(text).or_insert((0, ended - self.soak.began)).0 += 1,
+            Err((_, text)) => {
+                let (count, _) = tally.undeserved.entry(text.clone()).or_insert((0, ended - self.soak.began));
+                *count += 1;
+                if *count <= MOST_SAID {
+                    self.say(&text, began, ended);
+                }
+            }
         }
     }
 }
