@@ -190,6 +190,8 @@ impl Gate {
             let connector = TlsConnector::from(self.upstreams.config(&policy, versions)?);
             let stream = match timeout(GREET, connector.connect(name, stream)).await {
                 Ok(Ok(stream)) => stream,
+                // It went away; that says nothing of who it is.
+                Ok(Err(error)) if error.get_ref().is_none_or(|error| !error.is::<rustls::Error>()) => return Err(Reason::Unreachable),
                 Ok(Err(_)) => return Err(Reason::UpstreamUntrusted),
                 Err(_) => return Err(Reason::UpstreamSlow),
             };

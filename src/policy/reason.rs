@@ -328,7 +328,10 @@ pub const ACCESS: [(&str, &str); 12] = [
     ("method", "as it was sent"),
     ("host", "who was asked, as it was sent"),
     ("path", "as it was sent, without the query, cut after 256 characters"),
-    ("status", "of the answer; 499: the app did not wait for it"),
+    (
+        "status",
+        "of the answer; 499: the app did not wait for it; where there is a refusal of the same request besides, that one's: the request had reached the destination, in part at least",
+    ),
     ("sent", "bytes of the body, from the app"),
     ("received", "bytes of the body, to the app"),
     ("microseconds", "from the request's head to the end of the answer"),

@@ -143,8 +143,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_cookie_says_it_is_of_its_source(value in "[ -~]{0,20}(;[ \t]?([pP]ath|[dD]omain|[a-z]{0,4}) ?=?[ -~]{0,9}){0,5}") {
-            let authority = "help.example.com".parse().unwrap();
-            let cookie = Based { source: "help", scheme: "https", authority: &authority }.cookie(value.as_bytes());
+            let (authority, own) = ("help.example.com".parse().unwrap(), "localhost:15474".parse().unwrap());
+            let cookie = Based { source: "help", scheme: "https", authority: &authority, own: &own, path: "/" }.cookie(value.as_bytes());
             let attributes: Vec<&[u8]> = cookie.split(|byte| *byte == b';').skip(1).map(<[u8]>::trim_ascii).collect();
             let named = |attribute: &[u8], name: &str| {
                 attribute.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(name.as_bytes())

@@ -272,9 +272,9 @@ impl<'a> Exchange<'a> {
 
     /// The same, by a policy that is known.
     pub fn denied(&self, denied: Denied) -> Refused {
-        if !self.is_answered() {
-            // The refusal is what is written.
-            self.status.store(NOWHERE, Ordering::Relaxed);
+        if self.status.load(Ordering::Relaxed) == GIVEN_UP {
+            // It has reached the upstream, in part at least: that is written, and the refusal besides.
+            self.status.store(denied.reason.status(), Ordering::Relaxed);
         }
         Refused { denied, attempt: attempt(self.said.method, self.host(), self.path(), None) }
     }

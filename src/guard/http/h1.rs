@@ -15,7 +15,7 @@ use super::exchange::{Content, Exchange, Refused, Said, To};
 use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
-use crate::guard::stream::{HALF_OPEN, Reader, Stream, Writer, at_once, both, counted, is_full, reset};
+use crate::guard::stream::{GONE, HALF_OPEN, Reader, Stream, Writer, at_once, both, counted, is_full, reset};
 use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version, Way};
 use crate::policy::{Attempt, GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
@@ -291,6 +291,11 @@ async fn exchange(
     let mut tries = 0;
     loop {
         tries += 1;
+        let again = length == Length::None && SAFE_METHODS.contains(&request.method);
+        if !again && link.is_some() {
+            // What has ended meanwhile is seen to have ended: a request may be read before the end of its upstream that came before it.
+            tokio::task::yield_now().await;
+        }
         let mut current = match ready(gate, client, exchange.permit(), link.take()).await {
             Ok(current) => current,
             Err(denied) => return answered(gate, writer, exchange.denied(denied), request, &body).await,
@@ -326,8 +331,7 @@ async fn exchange(
             End::Switched => return After::Reset,
             End::Failed(_) if exchange.is_answered() => return After::Reset,
             // Who closes an idle connection has not seen what came meanwhile; and if it has, nothing was changed.
-            End::Failed(Reason::Unreachable)
-                if used && tries == 1 && request.length == Length::None && SAFE_METHODS.contains(&request.method) => {}
+            End::Failed(Reason::Unreachable) if used && tries == 1 && again => {}
             End::Failed(reason) => {
                 let reason = if reason == Reason::Unreachable { Reason::UpstreamMalformed } else { reason };
                 return answered(gate, writer, exchange.refused(reason), request, &body).await;
@@ -440,7 +444,9 @@ impl Talk<'_> {
                         return Err(Broken::Source);
                     }
                 }
-                std::future::pending().await
+                // Nobody asks so much ahead, and nothing tells any more whether it is still there.
+                tokio::time::sleep(GONE).await;
+                Err(Broken::Source)
             });
             let mut answering = std::pin::pin!(answer(exchange, request, upgrade, down, writer, &begun));
             let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));

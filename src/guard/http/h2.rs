@@ -51,6 +51,8 @@ const FEW_WINDOWS: u32 = FEW_STREAMS * LITTLE_WINDOW;
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
+/// For an upstream to have room for one more stream; then it is asked on another connection.
+const CROWDED: Duration = Duration::from_secs(1);
 /// Connections to upstreams of one connection of a client, those that serve a last request included.
 const MOST_LINKS: usize = 8;
 /// What waits to be written to a connection, of all its streams together: each may have [`STAGED`].
@@ -496,7 +498,8 @@ impl Session {
         if let Some(mut link) = place.take() {
             let policy = gate.policy()?;
             let alive = policy.still(permit, Some(link.address)).is_ok() && link.way.still(&policy);
-            if alive && let Ok(send) = link.send.clone().ready().await {
+            // One that has no room for more streams serves those that it has.
+            if alive && let Ok(Ok(send)) = timeout(CROWDED, link.send.clone().ready()).await {
                 return Ok(place.insert(Link { send, ..link }).clone());
             }
         }

@@ -51,7 +51,7 @@ fn a_request_is_written_with_its_sizes_its_answer_and_its_trace() {
 }
 
 #[test]
-fn who_goes_away_is_written_and_what_is_refused_only_as_refused() {
+fn who_goes_away_is_written_and_what_was_refused_before_it_was_sent_only_as_refused() {
     let world = World::guarded(&http_wire::policy());
     let upstream = Upstream::new(&world);
     world.in_pod(|| {
@@ -64,7 +64,7 @@ fn who_goes_away_is_written_and_what_is_refused_only_as_refused() {
         let mut client = Client::connect(ORDERS, PORTS[1]).expect("a connection");
         client.say(b"GET /admin HTTP/1.1\r\nHost: orders.shop:8081\r\n\r\n");
         assert!(matches!(client.next(false), Next::Answer(message) if message.status() == 403));
-        // An upstream that cannot be understood is refused to the client.
+        // An upstream that cannot be understood is refused to the client, and has got the request.
         upstream.look(|seen| seen.answer = Some((b"no HTTP\r\n\r\n".to_vec(), true)));
         let mut client = Client::connect(ORDERS, PORTS[1]).expect("a connection");
         client.say(b"GET /articles HTTP/1.1\r\nHost: orders.shop:8081\r\n\r\n");
@@ -73,9 +73,9 @@ fn who_goes_away_is_written_and_what_is_refused_only_as_refused() {
         client.say(b"GET /last HTTP/1.1\r\nHost: orders.shop:8080\r\n\r\n");
         assert!(matches!(client.next(false), Next::Answer(message) if message.status() == 200));
     });
-    let all = written(&world, 2);
+    let all = written(&world, 3);
     let said: Vec<_> = all.iter().map(|record| (record["path"].as_str().unwrap_or_default(), record["status"].as_u64())).collect();
-    assert_eq!(said, [("/gone", Some(499)), ("/last", Some(200))]);
+    assert_eq!(said, [("/gone", Some(499)), ("/articles", Some(502)), ("/last", Some(200))]);
     assert_eq!((world.denials("path_not_declared").len(), world.denials("upstream_malformed").len()), (1, 1));
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::http_wire::{self, Arrival, Client, DEADLINE, Next, PORTS, Upstream};
 use super::{HELP, ORDERS, World};
-use crate::http_cases::{Body, Case, Door, End, HOST, PLAIN, SMUGGLED, Step, cases, seeds};
+use crate::http_cases::{Body, Case, Door, End, HOST, PLAIN, RULED, SMUGGLED, Step, cases, seeds};
 
 impl Door {
     fn connect(self) -> std::io::Result<Client> {
@@ -100,6 +100,34 @@ fn settle(upstream: &Upstream) -> Result<(), String> {
     Ok(())
 }
 
+/// Until nothing of a case that is over is at the upstream any more. Its listener takes connections in their order: who is answered there has
+/// come after the others.
+fn settle_at(upstream: &Upstream, door: Door) -> Result<(), String> {
+    let (path, host) = match door {
+        Door::Open => ("/settled", HOST),
+        Door::Ruled => ("/articles/settled", RULED),
+        Door::Loopback => ("/orders/settled", "localhost"),
+        Door::Outside => ("/settled", PLAIN),
+    };
+    let mut client = door.connect().map_err(|error| format!("no connection: {error}"))?;
+    client.say(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+    let next = client.next(false);
+    if !matches!(&next, Next::Answer(message) if message.status() == 200) {
+        return Err(format!("what is well does not pass any more: {next:?}"));
+    }
+    drop(client);
+    let began = Instant::now();
+    while upstream.look(|seen| seen.open) != 0 {
+        if began.elapsed() > DEADLINE {
+            return Err("at the upstream a connection stays open".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let probe = |arrival: &Arrival| matches!(arrival, Arrival::Whole(message) if message.first().ends_with("/settled HTTP/1.1"));
+    upstream.look(|seen| seen.arrivals.retain(|arrival| !probe(arrival)));
+    Ok(())
+}
+
 /// How the bytes come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
@@ -123,7 +151,7 @@ fn play(upstream: &Upstream, case: &Case, pace: Pace) -> Result<(), String> {
     let before = upstream.look(|seen| (seen.arrivals.len(), seen.bytes));
     let seen = talk(case, pace);
     let partial = case.steps.iter().any(|step| matches!(step, Step::Broken | Step::Cut));
-    let settled = if partial { settle(upstream) } else { Ok(()) };
+    let settled = if partial { settle_at(upstream, case.door) } else { Ok(()) };
     let (arrived, bytes) = upstream.look(|seen| (seen.arrivals[before.0..].to_vec(), seen.bytes - before.1));
     let wanted: Vec<Arrival> = (case.steps.iter())
         .filter_map(|step| match step {
