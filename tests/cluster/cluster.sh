@@ -9,6 +9,7 @@
 #   cluster.sh load FILE.tar...       image archives into its containerd
 #   cluster.sh images                 what is in there
 #   cluster.sh counts [reset]         what arrived at the outside world, as JSON
+#   cluster.sh heard                  what was said there, a connection each, as JSON
 #   cluster.sh dns [NAME ADDRESS...]  set (without addresses: remove) a name below dyn.test; no NAME: print them
 #   cluster.sh engine stop|start      stop: nothing enforces NetworkPolicy any more, its table is gone
 #   cluster.sh service NAME stop|start [SIGNAL]   the same for any program (etcd, kube-apiserver, kubelet ...)
@@ -236,6 +237,7 @@ counts() {
     *) die "counts [reset]" ;;
   esac
 }
+heard() { on_node probe get --timeout 3s "http://$counts_address/heard"; }
 dns() {
   local file=$state/dns/hosts name=${1:-} address
   if [ -z "$name" ]; then cat "$file" 2>/dev/null || true; return; fi
@@ -274,7 +276,7 @@ status() {
 command=${1:-}
 [ $# = 0 ] || shift
 case $command in
-  up | down | status | load | counts | dns | service | engine) "$command" "$@" ;;
+  up | down | status | load | counts | heard | dns | service | engine) "$command" "$@" ;;
   images) on_node ctr -n k8s.io images list -q ;;
   kubectl) [ -s "$KUBECONFIG" ] || die "the cluster is not up (make cluster)"; exec "$bin/kubectl" "$@" ;;
   exec) on_node "$@" ;;

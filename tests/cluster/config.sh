@@ -8,7 +8,8 @@ inside=/run/remit/state
 write_pki() {
   local sans=kubernetes,kubernetes.default,kubernetes.default.svc,kubernetes.default.svc.cluster.local,localhost
   rm -rf "$state/pki"
-  "$bin/mkpki" "$state/pki" ca:ca ca:front-ca key:sa \
+  "$bin/mkpki" "$state/pki" ca:ca ca:front-ca ca:internet-ca key:sa \
+    "cert|internet|internet-ca|internet||server|*.example.com,*.example.org,*.example.net,*.public.test" \
     "cert|apiserver|ca|kube-apiserver||server|$sans,127.0.0.1,::1,$api4,$api6,$node4,$node6" \
     "cert|kubelet-server|ca|$node_name||server|$node_name,$node4,$node6,127.0.0.1" \
     "cert|apiserver-kubelet|ca|apiserver-kubelet-client|system:masters|client|" \

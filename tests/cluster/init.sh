@@ -120,7 +120,7 @@ supervise etcd etcd --data-dir "$state/etcd" --unsafe-no-fsync --log-level warn 
 supervise containerd containerd -c "$etc/containerd.toml"
 sink_addresses=()
 for address in $internet_addresses; do sink_addresses+=(--address "$address"); done
-supervise internet ip netns exec internet probe sink --counts "$counts_address" "${sink_addresses[@]}"
+supervise internet ip netns exec internet probe sink --counts "$counts_address" --certificate "$pki/internet.crt" --key "$pki/internet.key" "${sink_addresses[@]}"
 source "$scripts/apiserver.sh"
 apiserver_flags "$pki" "$etc/audit.yaml" "$log"
 # shellcheck disable=SC2086

@@ -8,6 +8,7 @@ mod account;
 mod attacks;
 mod certificates;
 mod guard;
+mod http;
 mod lifecycle;
 mod memory;
 mod network;
@@ -185,6 +186,9 @@ impl Cluster {
         args.extend(["--set", &guard, "--set", "guard.image.tag=dev", "--set", "guard.image.pullPolicy=Never"]);
         args.extend(["--set", &image, "--set", "image.tag=dev", "--set", "image.pullPolicy=Never"]);
         args.extend(["--set", "lease.durationSeconds=5", "--set", "logging.level=debug"]);
+        // Whom the hosts outside have their certificate from.
+        let roots = format!("guard.roots.certificates={}", self.root.join("target/cluster/state/pki/internet-ca.crt").display());
+        args.extend(["--set-file", &roots]);
         args.extend_from_slice(more);
         self.ok(helm, &args);
     }

@@ -22,9 +22,12 @@ const usage = `usage:
   probe hold [--count 1] [--say TEXT] [--drip 0s] [--for 10s] HOST:PORT
                                                 many connections, which say TEXT (\xNN: a byte; with --drip one at a time) and are held
   probe loop [--interval 100ms] TARGET...       again and again; a JSON line per attempt
+  probe say [--tls] [--sni NAME] [--insecure] [--for 2s] HOST:PORT TEXT
+                                                says TEXT (\xNN: a byte), prints what comes back, and how it ended: the last line is
+                                                "(ended)", "(reset)", or "(open)" after the time; TLS trusts whom SSL_CERT_FILE names
   probe serve [--tcp PORT]... [--udp PORT]... [--name NAME]
-                                                answers NAME; GET /counts says who asked how often
-  probe sink --address ADDR... --counts ADDR:PORT
+                                                answers NAME; GET /counts says who asked how often, /heard what each connection said
+  probe sink --address ADDR... --counts ADDR:PORT [--certificate FILE --key FILE]
                                                 the outside world of the test cluster (see sink.go)
   probe ports N                                 N TCP ports which are free on 127.0.0.1 now
   probe sleep                                   does nothing until it is told to end
@@ -107,6 +110,21 @@ func main() {
 			held.say = text
 		}
 		hold(target, held)
+	case "say":
+		var saying saying
+		flags.BoolVar(&saying.tls, "tls", false, "")
+		flags.StringVar(&saying.sni, "sni", "", "")
+		flags.BoolVar(&saying.insecure, "insecure", false, "")
+		flags.DurationVar(&saying.time, "for", 2*time.Second, "")
+		operands := parse(flags, args)
+		if len(operands) != 2 {
+			fail("say HOST:PORT TEXT")
+		}
+		text, err := strconv.Unquote(`"` + operands[1] + `"`)
+		if err != nil {
+			fail("%q: %v", operands[1], err)
+		}
+		say(operands[0], text, saying)
 	case "loop":
 		interval := flags.Duration("interval", 100*time.Millisecond, "")
 		loop(parse(flags, args), *interval, options)
@@ -123,6 +141,8 @@ func main() {
 		flags.Var(&addresses, "address", "")
 		counts := flags.String("counts", "", "")
 		device := flags.String("device", "eth0", "")
+		flags.StringVar(&certificateFile, "certificate", "", "")
+		flags.StringVar(&keyFile, "key", "", "")
 		parse(flags, args)
 		sink(addresses, *counts, *device)
 	case "ports":

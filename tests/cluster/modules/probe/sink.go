@@ -33,6 +33,7 @@ func sink(addresses []string, counts, device string) {
 		capture.drain()
 		_, _ = w.Write(counter.json())
 	})
+	http.HandleFunc("/heard", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(counter.heardJSON()) })
 	http.HandleFunc("/reset", func(w http.ResponseWriter, r *http.Request) {
 		capture.drain()
 		counter.reset()
