@@ -18,9 +18,10 @@ end() { # a cluster which was not up before
 trap end EXIT
 scripts/images.sh operator
 scripts/images.sh guard
+tests/clients/image.sh
 if ! tests/cluster/cluster.sh status >/dev/null 2>&1; then
   started=yes
   tests/cluster/cluster.sh up
 fi
-tests/cluster/cluster.sh load target/images/operator.tar target/images/guard.tar
+tests/cluster/cluster.sh load target/images/{operator,guard,clients}.tar
 cargo test --locked --test it -- node::attacks --nocapture

@@ -99,8 +99,9 @@ if [ "$node" = 1 ]; then
   step "image of the operator" scripts/images.sh operator
   step "image of the guard" scripts/images.sh guard
   step "test cluster: its policy engine" engine_tests
+  step "image of clients that nobody changed" tests/clients/image.sh
   step "node tier: up" bring_up cluster
-  step "images into the node" tests/cluster/cluster.sh load target/images/operator.tar target/images/guard.tar
+  step "images into the node" tests/cluster/cluster.sh load target/images/{operator,guard,clients}.tar
   step "node tier" tests "on a node" node::
   step "demo" demo
 fi

@@ -36,7 +36,7 @@ fi
 
 modules=$(find "$library/lib-dynload" -name '*.so')
 # shellcheck disable=SC2086
-libraries=$(ldd "$(command -v curl)" "$python" $modules | grep -o '/[^ ]* (0x' | sed 's/ (0x$//' | sort -u)
+libraries=$(ldd "$(command -v curl)" "$python" $modules $(find "$packages" -name '*.so') | grep -o '/[^ ]* (0x' | sed 's/ (0x$//' | sort -u)
 {
   for file in $libraries; do echo "$(realpath "$file"):$file"; done
   for file in $modules; do echo "$file:$file"; done

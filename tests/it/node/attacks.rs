@@ -1,5 +1,5 @@
-//! The attack suite: the rows of the list of threats that concern admission, the network, DNS and the pod, each tried as an attack from
-//! inside a real pod, or as a user with the role `edit` of the namespace.
+//! The attack suite: the rows of the list of threats that concern admission, the network, DNS, HTTP and the pod, each tried as an attack
+//! from inside a real pod, or as a user with the role `edit` of the namespace.
 //!
 //! One line per row: where it is stopped, and by what one sees it. A row passes only if the attack is stopped where the row says; where it
 //! can be shown, a stranger without Remit does the same and gets through. What nothing can stop is shown as well, as a limit that
@@ -9,11 +9,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::attacks_http as http;
 use super::guard::{Setting, init_containers};
+use super::http::Asked;
 use super::{Cluster, Namespace, RESTRICTED, eventually, installed, text};
 
 /// What was seen, or what went wrong.
-type Outcome = Result<String, String>;
+pub type Outcome = Result<String, String>;
 
 /// Which layer stops it.
 #[derive(Clone, Copy)]
@@ -27,11 +29,11 @@ enum Layer {
     Limit,
 }
 
-struct Row {
+struct Row<A = Arena> {
     number: u8,
     attack: &'static str,
     layer: Layer,
-    run: fn(&Arena) -> Outcome,
+    run: fn(&A) -> Outcome,
 }
 
 struct Arena {
@@ -39,7 +41,7 @@ struct Arena {
     setting: Setting,
 }
 
-const fn row(number: u8, attack: &'static str, layer: Layer, run: fn(&Arena) -> Outcome) -> Row {
+const fn row<A>(number: u8, attack: &'static str, layer: Layer, run: fn(&A) -> Outcome) -> Row<A> {
     Row { number, attack, layer, run }
 }
 
@@ -161,6 +163,17 @@ const ROWS: &[Row] = &[
     row(42, "deleted by who may: pods stay denied", Layer::Operator, deleted_by_an_admin),
 ];
 
+/// On a bot whose requests are judged one by one.
+const HTTP: &[Row<Asked>] = &[
+    row(27, "server name, Host, absolute form and :authority that disagree", Layer::Guard, http::fronting),
+    row(28, "CONNECT to another port or host, and then no TLS", Layer::Guard, http::tunnels),
+    row(29, "a redirect from a declared host to what is not", Layer::Guard, http::redirects),
+    row(30, "requests within requests", Layer::Guard, http::smuggling),
+    row(31, "paths and methods that are read in two ways", Layer::Guard, http::paths),
+    row(32, "an upgrade that is not declared", Layer::Guard, http::upgrades),
+    row(33, "a form that hides its fields", Layer::Guard, http::hidden_forms),
+];
+
 /// What every namespace would feel: the cluster is theirs alone.
 const ALONE: &[Row] = &[row(15, "the webhook's configurations deleted", Layer::Admission, without_webhooks)];
 
@@ -193,14 +206,20 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: dana}]
 #[test]
 fn every_row_is_stopped_where_it_says() {
     let (cluster, _installed) = installed();
-    Arena::new(cluster, "attacks").stops(ROWS);
+    stops(&Arena::new(cluster, "attacks"), ROWS);
+}
+
+#[test]
+fn every_row_of_http_is_stopped_where_it_says() {
+    let _installed = installed();
+    stops(&Asked::new("attacks-http"), HTTP);
 }
 
 #[test]
 fn every_row_that_the_whole_cluster_feels_is_stopped_where_it_says() {
     let cluster = installed().0;
     let _alone = super::INSTALLED.write().unwrap_or_else(|e| e.into_inner());
-    Arena::new(cluster, "attacks-alone").stops(ALONE);
+    stops(&Arena::new(cluster, "attacks-alone"), ALONE);
 }
 
 /// The first words of an answer.
@@ -215,6 +234,32 @@ struct Tried {
     ok: bool,
     #[serde(default)]
     error: String,
+}
+
+/// One line for each row; fails where one is not stopped.
+fn stops<A>(arena: &A, rows: &[Row<A>]) {
+    let mut failed = Vec::new();
+    for Row { number, attack, layer, run } in rows {
+        let layer = match layer {
+            Layer::Admission => "admission",
+            Layer::Guard => "guard",
+            Layer::Redirect => "redirect",
+            Layer::Rights => "rights",
+            Layer::Operator => "operator",
+            Layer::Limit => "nobody",
+        };
+        let stopped = if layer == "nobody" { "a limit" } else { "stopped" };
+        match run(arena) {
+            Ok(evidence) => println!("attack {number:>2}  {stopped}  {layer:<9}  {attack}: {}", one_line(&evidence)),
+            Err(error) => {
+                println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
+                failed.push(format!("{number} {attack}: {error}"));
+            }
+        }
+    }
+    let limits = rows.iter().filter(|row| matches!(row.layer, Layer::Limit)).count();
+    println!("attacks: {} of {} stopped, {limits} a limit", rows.len() - limits - failed.len(), rows.len());
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 impl Arena {
@@ -235,32 +280,6 @@ impl Arena {
             (can(&["create", "pods"]) && debug && can(&["patch", &format!("namespace/{}", arena.ns())])).then_some(())
         });
         arena
-    }
-
-    /// One line for each row; fails where one is not stopped.
-    fn stops(&self, rows: &[Row]) {
-        let mut failed = Vec::new();
-        for Row { number, attack, layer, run } in rows {
-            let layer = match layer {
-                Layer::Admission => "admission",
-                Layer::Guard => "guard",
-                Layer::Redirect => "redirect",
-                Layer::Rights => "rights",
-                Layer::Operator => "operator",
-                Layer::Limit => "nobody",
-            };
-            let stopped = if layer == "nobody" { "a limit" } else { "stopped" };
-            match run(self) {
-                Ok(evidence) => println!("attack {number:>2}  {stopped}  {layer:<9}  {attack}: {}", one_line(&evidence)),
-                Err(error) => {
-                    println!("attack {number:>2}  NOT STOPPED  {layer:<9}  {attack}: {}", one_line(&error));
-                    failed.push(format!("{number} {attack}: {error}"));
-                }
-            }
-        }
-        let limits = rows.iter().filter(|row| matches!(row.layer, Layer::Limit)).count();
-        println!("attacks: {} of {} stopped, {limits} a limit", rows.len() - limits - failed.len(), rows.len());
-        assert!(failed.is_empty(), "{failed:#?}");
     }
 
     fn ns(&self) -> &str {

@@ -200,7 +200,7 @@ spec:
     }
 
     /// The first lines of the requests from this pod for this path, wherever they arrived.
-    fn arrived(&self, who: Pod, path: &str) -> Vec<String> {
+    pub fn arrived(&self, who: Pod, path: &str) -> Vec<String> {
         let line = |line: &str| {
             let mut words = line.split(' ');
             let (method, target, version) = (words.next()?, words.next()?, words.next()?);

@@ -6,6 +6,7 @@
 
 mod account;
 mod attacks;
+mod attacks_http;
 mod certificates;
 mod guard;
 mod http;

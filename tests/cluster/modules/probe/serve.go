@@ -184,7 +184,7 @@ func listenTCP(address string, counter *counter, answer func(key) string) {
 	}()
 }
 
-// answerHTTP answers one request, with a line for most paths; true: there may be another. /redirect?to=URL leads there, /stream goes on
+// answerHTTP answers one request, with a line for most paths; true: there may be another. Below any path, /redirect?to=URL leads there, /stream goes on
 // until the caller goes, a WebSocket begins and says nothing.
 func answerHTTP(conn net.Conn, reader *bufio.Reader, k key, counter *counter, answer func(key) string) bool {
 	request, err := http.ReadRequest(reader)
@@ -200,7 +200,7 @@ func answerHTTP(conn net.Conn, reader *bufio.Reader, k key, counter *counter, an
 		body = counter.json()
 	case path == "/heard":
 		body = counter.heardJSON()
-	case path == "/redirect":
+	case strings.HasSuffix(path, "/redirect"):
 		status, more = "302 Found", "Location: "+request.URL.Query().Get("to")+"\r\n"
 	case strings.HasSuffix(path, "/stream"):
 		_ = conn.SetDeadline(time.Time{})
