@@ -40,12 +40,21 @@ the_bot_still_works
 the_attack_is_cut_off
 the_guard_says_why
 
-chapter "5. Who could take it away again?"
+chapter "5. Where the bot may go, what may it do there?"
+if [ -n "$outside" ]; then
+  a_declared_host_is_written_to
+  read_is_declared
+  reads_pass_and_writes_do_not
+else
+  read_is_left_out
+fi
+
+chapter "6. Who could take it away again?"
 a_colleague_edits
 an_insider_edits
 nobody_grants_what_they_do_not_hold
 
-chapter "6. The kill switch"
+chapter "7. The kill switch"
 kill_switch
 
 chapter "What this does not protect from (yet)"

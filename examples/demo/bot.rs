@@ -81,7 +81,9 @@ fn tell(attempts: Result<Vec<Attempt>, net::Failure>, told: &mut Vec<String>) ->
                 match outcome {
                     Ok(Response { status, body }) => {
                         let first = body.lines().next().unwrap_or_default();
-                        told.push(format!("  reached  {family} {address}: {status} {first}"));
+                        // A guard that may look into a connection answers on it what it does not let through.
+                        let outcome = if status == 403 { "refused" } else { "reached" };
+                        told.push(format!("  {outcome}  {family} {address}: {status} {first}"));
                         data.get_or_insert(body);
                     }
                     Err(failure) => told.push(format!("  cut off  {family} {address}: {failure}")),
