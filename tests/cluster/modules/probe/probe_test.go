@@ -71,3 +71,23 @@ func TestChecksSayWhatHappened(t *testing.T) {
 		t.Errorf("tallies: %+v %v", tallies, err)
 	}
 }
+
+func TestWhatIsSaidIsRemembered(t *testing.T) {
+	counter := newCounter()
+	port := freePorts(1)[0]
+	listenTCP("127.0.0.1:"+port, counter, func(key) string { return "bee" })
+	for _, scheme := range []string{"http", "https"} {
+		if got := check(scheme+"://127.0.0.1:"+port+"/"+scheme, options{timeout: 5 * time.Second}); !got.OK {
+			t.Fatalf("%s: %+v", scheme, got)
+		}
+	}
+	var heard []struct{ From, Text string }
+	if err := json.Unmarshal(counter.heardJSON(), &heard); err != nil || len(heard) != 2 {
+		t.Fatalf("%+v %v", heard, err)
+	}
+	for i, start := range []string{"GET /http HTTP/1.1\r\n", "GET /https HTTP/1.1\r\n"} {
+		if heard[i].From != "127.0.0.1" || !strings.HasPrefix(heard[i].Text, start) || !strings.HasSuffix(heard[i].Text, "\r\n\r\n") {
+			t.Errorf("%+v", heard[i])
+		}
+	}
+}

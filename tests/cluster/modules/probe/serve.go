@@ -51,7 +51,7 @@ type heard struct {
 }
 
 // The last so many connections are remembered, and so much of each.
-const connectionsHeard, bytesHeard = 4096, 4096
+const connectionsHeard, bytesHeard = 4096, 1 << 16
 
 func (h *heard) Write(said []byte) (int, error) {
 	h.lock.Lock()
