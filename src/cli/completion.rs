@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn candidates_table() {
-        assert_eq!(complete(&[""]), ["render", "explain", "break-glass", "version", "completion", ":4"]);
-        assert_eq!(complete(&["re"]), ["render", ":4"]);
+        assert_eq!(complete(&[""]), ["render", "explain", "break-glass", "reach", "version", "completion", ":4"]);
+        assert_eq!(complete(&["re"]), ["render", "reach", ":4"]);
         assert_eq!(complete(&["completion", ""]), ["bash", "zsh", "fish", ":4"]);
         assert_eq!(complete(&["render", "-f", ""]), [":0"]);
         assert_eq!(complete(&["render", "--output", "j"]), ["json", ":4"]);

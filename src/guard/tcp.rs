@@ -45,8 +45,6 @@ const HELLO: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 16;
 /// Connections that wait for a ClientHello or a lookup are a quarter of all at most, but so many in any case.
 const FEW: u32 = 32;
-/// So many connections of HTTP/2 have large windows.
-const AMPLE: usize = 4;
 
 pub struct Server {
     listeners: Vec<(TcpListener, Way)>,
@@ -71,14 +69,6 @@ enum Way {
     Redirected,
     /// To the guard itself.
     Own,
-}
-
-/// How many connections of HTTP/2 there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crowd {
-    Few,
-    /// Each may hold less.
-    Many,
 }
 
 /// How many connections are open.
@@ -219,11 +209,10 @@ impl Door {
         &self.gate
     }
 
-    /// A place for a connection of HTTP/2, and whether there are few of them. None: there are too many.
-    pub fn session(&self) -> Option<(SemaphorePermit<'_>, Crowd)> {
+    /// A place for a connection of HTTP/2, and how many there are, this one included. None: there are too many.
+    pub fn session(&self) -> Option<(SemaphorePermit<'_>, usize)> {
         let place = self.sessions.try_acquire().ok()?;
-        let open = self.most_sessions.saturating_sub(self.sessions.available_permits());
-        Some((place, if open <= AMPLE { Crowd::Few } else { Crowd::Many }))
+        Some((place, self.most_sessions.saturating_sub(self.sessions.available_permits())))
     }
 
     /// Whether a connection to this host may begin: what CONNECT asks.

@@ -26,27 +26,17 @@ use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Begun, Stream, Waiting, at_once, counted, is_full, reset};
-use crate::guard::tcp::{Crowd, Door};
+use crate::guard::tcp::Door;
 use crate::guard::upstream::{Reached, Version, Way};
 use crate::policy::{GuardPolicy, Leg, MethodField, Permit, Reason, Upstream};
 use crate::scope::Authority;
 use crate::wire::form::NO_FORM;
 use crate::wire::http1::{LARGEST_HEAD, MOST_FIELDS, is_for_one_hop, names_a_method};
 
-/// Of a stream, in each direction: what waits in the guard at most.
-const WINDOW: u32 = 64 * 1024 - 1;
 /// Of a stream, what waits to be written.
 const STAGED: usize = 32 * 1024;
 /// Answers that are none yet, before the one that counts.
 const MOST_INTERIM: usize = 16;
-/// Requests at once on a connection: each costs as much as a connection of HTTP/1.
-const STREAMS: u32 = 128;
-/// Of all streams of a connection together: those that wait take no room from the others.
-const WINDOWS: u32 = STREAMS * WINDOW;
-/// The same where there are many connections.
-const FEW_STREAMS: u32 = 32;
-const LITTLE_WINDOW: u32 = 16 * 1024;
-const FEW_WINDOWS: u32 = FEW_STREAMS * LITTLE_WINDOW;
 /// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
@@ -55,13 +45,38 @@ const ANSWER: Duration = Duration::from_secs(900);
 const CROWDED: Duration = Duration::from_secs(1);
 /// Connections to upstreams of one connection of a client, those that serve a last request included.
 const MOST_LINKS: usize = 8;
-/// What waits to be written to a connection, of all its streams together: each may have [`STAGED`].
-const STAGES: usize = 256 * 1024;
-const FEW_STAGES: usize = 64 * 1024;
 /// Written at once.
 const PIECE: usize = 16 * 1024;
 /// What a field costs beside its name and its value.
 const FIELD: usize = 64;
+
+/// What a connection of a client may hold, and each of its connections to upstreams.
+#[derive(Clone, Copy)]
+struct Share {
+    /// What waits in the guard of a stream, in each direction.
+    window: u32,
+    /// Of all streams together.
+    windows: u32,
+    /// Requests at once: each costs as much as a connection of HTTP/1.
+    streams: u32,
+    /// What waits to be written, of all streams together: each may have [`STAGED`].
+    staged: usize,
+}
+
+/// The more connections there are, the less each may hold: so many, the last included, and how much. All streams of the first may wait for
+/// somebody to take them, and take no room from others that come; of the next an eighth may.
+const SHARES: [(usize, Share); 3] = [
+    (1, Share { window: 64 * 1024 - 1, windows: 128 * (64 * 1024 - 1), streams: 128, staged: 256 * 1024 }),
+    (16, Share { window: 64 * 1024 - 1, windows: 16 * (64 * 1024 - 1), streams: 128, staged: 256 * 1024 }),
+    (usize::MAX, Share { window: 16 * 1024, windows: 32 * 16 * 1024, streams: 32, staged: 64 * 1024 }),
+];
+
+impl Share {
+    fn of(open: usize) -> Self {
+        let [.., (_, least)] = SHARES;
+        SHARES.into_iter().find(|(most, _)| open <= *most).map_or(least, |(_, share)| share)
+    }
+}
 
 /// A connection of a client.
 struct Session {
@@ -71,7 +86,7 @@ struct Session {
     links: Mutex<Vec<(Upstream, Leg, Arc<Place>)>>,
     /// A connection that is there already, and by what leave.
     greeted: Mutex<Option<(Permit, Reached)>>,
-    crowd: Crowd,
+    share: Share,
     /// For connections to upstreams.
     room: Arc<Semaphore>,
     /// Towards the client.
@@ -83,11 +98,8 @@ struct Session {
 struct Stage(Arc<Semaphore>);
 
 impl Stage {
-    fn new(crowd: Crowd) -> Self {
-        Self(Arc::new(Semaphore::new(match crowd {
-            Crowd::Few => STAGES,
-            Crowd::Many => FEW_STAGES,
-        })))
+    fn new(share: Share) -> Self {
+        Self(Arc::new(Semaphore::new(share.staged)))
     }
 
     /// The same bytes, which hold their room until they are written. While much waits in the guard, a little takes as much as a whole piece.
@@ -101,14 +113,6 @@ impl Stage {
         let room = if is_full() { PIECE } else { piece.len() };
         let room = self.0.clone().acquire_many_owned(u32::try_from(room).unwrap_or(u32::MAX)).await.ok();
         Bytes::from_owner(Staged(counted(piece), room))
-    }
-}
-
-/// Of a stream, and of all together.
-fn windows(crowd: Crowd) -> (u32, u32) {
-    match crowd {
-        Crowd::Few => (WINDOW, WINDOWS),
-        Crowd::Many => (LITTLE_WINDOW, FEW_WINDOWS),
     }
 }
 
@@ -135,30 +139,26 @@ struct Driver {
 pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) {
     let greeted = client.greeted.take().filter(|(_, reached)| reached.version == Version::Two);
     let gate = door.gate();
-    let Some((_place, crowd)) = door.session() else {
+    let Some((_place, open)) = door.session() else {
         let refused = Refused::unread(gate, Reason::TooManyConnections);
         gate.records.judged(Outcome::Refused, refused.denied.reason, &refused.attempt, refused.denied.policy.as_deref());
         return reset(stream.stream.tcp());
     };
+    let share = Share::of(open);
     let session = Arc::new(Session {
         door: door.clone(),
         client,
         links: Mutex::default(),
         greeted: Mutex::new(greeted),
-        crowd,
+        share,
         room: Arc::new(Semaphore::new(MOST_LINKS)),
-        stage: Stage::new(crowd),
+        stage: Stage::new(share),
     });
     let mut builder = h2::server::Builder::new();
-    let (window, windows) = windows(crowd);
-    let streams = match crowd {
-        Crowd::Few => STREAMS,
-        Crowd::Many => FEW_STREAMS,
-    };
     builder
-        .initial_window_size(window)
-        .initial_connection_window_size(windows)
-        .max_concurrent_streams(streams)
+        .initial_window_size(share.window)
+        .initial_connection_window_size(share.windows)
+        .max_concurrent_streams(share.streams)
         .max_header_list_size(LARGEST_HEAD as u32)
         .max_send_buffer_size(STAGED);
     let Ok(Ok(mut connection)) = timeout(GREET, builder.handshake::<_, Bytes>(stream)).await else { return };
@@ -168,7 +168,7 @@ pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) 
             tokio::select! {
                 accepted = connection.accept() => match accepted {
                     // Streams that were given up may not have ended here yet.
-                    Some(Ok((_, mut respond))) if requests.len() >= streams as usize => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                    Some(Ok((_, mut respond))) if requests.len() >= share.streams as usize => respond.send_reset(h2::Reason::REFUSED_STREAM),
                     Some(Ok((request, respond))) => _ = requests.spawn(one(session.clone(), request, respond)),
                     Some(Err(_)) | None => return,
                 },
@@ -542,10 +542,9 @@ impl Session {
         let gate = self.door.gate();
         let Reached { stream, address, version: _, way } = reached;
         let mut builder = h2::client::Builder::new();
-        let (window, windows) = windows(self.crowd);
         builder
-            .initial_window_size(window)
-            .initial_connection_window_size(windows)
+            .initial_window_size(self.share.window)
+            .initial_connection_window_size(self.share.windows)
             .max_header_list_size(LARGEST_HEAD as u32)
             .max_send_buffer_size(STAGED)
             .enable_push(false);
@@ -558,7 +557,7 @@ impl Session {
             let _ = connection.await;
         });
         let send = send.ready().await.map_err(|_| malformed_now(gate))?;
-        Ok(Spoken { send, address, way, stage: Stage::new(self.crowd), driver })
+        Ok(Spoken { send, address, way, stage: Stage::new(self.share), driver })
     }
 }
 

@@ -511,6 +511,8 @@ fn large_bodies_pass_in_the_same_memory() {
 }
 
 const IDLE: usize = 1_000;
+/// Of HTTP/2, of which there are 256 at most.
+const SESSIONS: usize = 250;
 
 /// What is held meanwhile, and for each of those: asserted and said.
 fn costs(world: &World, what: &str, count: usize, before: usize, most_each: usize) {
@@ -548,12 +550,12 @@ fn what_idle_connections_of_http_cost() {
     world.in_pod(|| {
         running(async {
             let mut idle = Vec::new();
-            for _ in 0..IDLE {
+            for _ in 0..SESSIONS {
                 let mut two = two().await;
                 assert_eq!(soon("it is answered", two_ok(&mut two)).await, 200);
                 idle.push(two);
             }
-            costs(&world, "idle connections of HTTP/2, each with one to the upstream", IDLE, before, MOST_EACH);
+            costs(&world, "idle connections of HTTP/2, each with one to the upstream", SESSIONS, before, MOST_EACH);
             others_go_on().await;
             for two in &mut idle {
                 assert_eq!(soon("it is answered again", two_ok(two)).await, 200);
