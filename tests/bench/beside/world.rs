@@ -44,10 +44,17 @@ impl World {
                 ip(&format!("-n {name} link set {device} up"));
             }
             ip(&format!("-n {pod} route add default via 10.244.{n}.1"));
-            // Thousands of connections a round, and none of the guard's ports.
+            // Thousands of connections a round, and none of the guard's ports. What a redirect remembers of those that have ended is forgotten
+            // soon: ports come round after some minutes, and the kernel drops first packets that look like another's last, for seconds on end.
+            const SETTINGS: [(&str, &str); 4] = [
+                ("ipv4/tcp_tw_reuse", "1"),
+                ("ipv4/ip_local_port_range", "16000 65000"),
+                ("netfilter/nf_conntrack_tcp_timeout_close", "1"),
+                ("netfilter/nf_conntrack_tcp_timeout_time_wait", "1"),
+            ];
             inside(pod, || {
-                for (what, value) in [("tcp_tw_reuse", "1"), ("ip_local_port_range", "16000 65000")] {
-                    std::fs::write(format!("/proc/sys/net/ipv4/{what}"), value).expect("a setting of the namespace");
+                for (what, value) in SETTINGS {
+                    std::fs::write(format!("/proc/sys/net/{what}"), value).expect("a setting of the namespace");
                 }
             });
         }

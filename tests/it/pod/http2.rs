@@ -1,6 +1,7 @@
 //! HTTP/2 through the guard: requests side by side, and what one of them may do to others.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,31 +31,60 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
-/// The Service in HTTP/2, at its first port: it answers everything but `/never`.
-fn serve(world: &World) {
+/// What arrived: the first line, as HTTP/1 would have it, and the fields; then the body, and how many trailers.
+#[derive(Clone, Debug, Default)]
+struct Arrived {
+    first: String,
+    fields: http::HeaderMap,
+    body: Vec<u8>,
+    trailers: usize,
+}
+
+type Arrivals = Arc<Mutex<Vec<Arrived>>>;
+
+/// The Service in HTTP/2, at both ports: it answers everything but what ends in `/never`.
+fn serve(world: &World) -> Arrivals {
+    let arrivals = Arrivals::default();
     world.in_world(|| {
-        let listener = std::net::TcpListener::bind((ORDERS, PORTS[0])).expect("a TCP port");
-        listener.set_nonblocking(true).expect("it does not block");
-        std::thread::spawn(move || {
-            block_on(async move {
-                let listener = TcpListener::from_std(listener).expect("a listener");
-                loop {
-                    let Ok((stream, _)) = listener.accept().await else { continue };
-                    tokio::spawn(async move {
-                        let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                        let mut waiting = Vec::new();
-                        while let Some(Ok((request, mut respond))) = connection.accept().await {
-                            if request.uri().path() == "/never" {
-                                waiting.push(respond);
-                            } else {
-                                let _ = respond.send_response(http::Response::new(()), true);
-                            }
-                        }
-                    });
-                }
+        for port in PORTS {
+            let listener = std::net::TcpListener::bind((ORDERS, port)).expect("a TCP port");
+            listener.set_nonblocking(true).expect("it does not block");
+            let arrivals = arrivals.clone();
+            std::thread::spawn(move || {
+                block_on(async move {
+                    let listener = TcpListener::from_std(listener).expect("a listener");
+                    loop {
+                        let Ok((stream, _)) = listener.accept().await else { continue };
+                        tokio::spawn(serve_one(stream, arrivals.clone()));
+                    }
+                });
             });
-        });
+        }
     });
+    arrivals
+}
+
+async fn serve_one(stream: TcpStream, arrivals: Arrivals) {
+    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let arrivals = arrivals.clone();
+        tokio::spawn(async move {
+            let (head, mut from) = request.into_parts();
+            let mut arrived =
+                Arrived { first: format!("{} {}", head.method, head.uri.path_and_query().expect("a path")), ..Arrived::default() };
+            arrived.fields = head.headers;
+            while let Some(Ok(data)) = from.data().await {
+                let _ = from.flow_control().release_capacity(data.len());
+                arrived.body.extend_from_slice(&data);
+            }
+            arrived.trailers = from.trailers().await.ok().flatten().map_or(0, |trailers| trailers.len());
+            arrivals.lock().expect("no panic while locked").push(arrived);
+            if head.uri.path().ends_with("/never") {
+                return std::future::pending().await;
+            }
+            let _ = respond.send_response(http::Response::new(()), true);
+        });
+    }
 }
 
 async fn connect(to: (&str, u16)) -> SendRequest<Bytes> {
@@ -203,4 +233,144 @@ fn a_base_url_is_for_who_names_the_guard() {
             }
         });
     });
+}
+
+/// The same rules as in HTTP/1, of which the tables say more.
+#[test]
+fn each_request_is_judged() {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let world = World::guarded(&policy());
+    let arrivals = serve(&world);
+    let last = || arrivals.lock().expect("no panic while locked").pop();
+    world.in_pod(|| {
+        block_on(async {
+            let send = connect((ORDERS, PORTS[1])).await;
+            for (method, path, fields, body, reason) in [
+                ("GET", "/articles/1", &[][..], "", None),
+                ("HEAD", "/articles", &[], "", None),
+                ("POST", "/articles", &[], "", Some("method_not_declared")),
+                ("DELETE", "/articles/1", &[], "", Some("method_not_declared")),
+                ("GET", "/admin", &[], "", Some("path_not_declared")),
+                ("GET", "/articles/../admin", &[], "", Some("path_ambiguous")),
+                ("GET", "/articles%2fadmin", &[], "", Some("path_ambiguous")),
+                ("GET", "/articles?_method=DELETE", &[], "", Some("method_override")),
+                ("GET", "/articles", &[("x-http-method-override", "DELETE")], "", Some("method_override")),
+                ("GET", "/articles", &[("x-original-url", "/admin")], "", Some("method_override")),
+                ("POST", "/search", &[("content-type", FORM)], "a=b", None),
+                ("POST", "/search", &[("content-type", FORM)], "a=b&_method=DELETE", Some("method_override")),
+                ("POST", "/search", &[("content-type", FORM), ("content-encoding", "gzip")], "a=b", Some("method_override")),
+                ("POST", "/search", &[], "_method=DELETE", None),
+            ] {
+                let mut request =
+                    Request::builder().method(method).uri(format!("http://orders.shop:8081{path}")).body(()).expect("a request");
+                for (name, value) in fields {
+                    request.headers_mut().append(*name, value.parse().expect("a value"));
+                }
+                let what = format!("{method} {path} {fields:?} {body:?}");
+                let (answer, mut up) = send.clone().ready().await.expect("room").send_request(request, body.is_empty()).expect("sent");
+                if !body.is_empty() {
+                    up.send_data(Bytes::from_static(body.as_bytes()), true).expect("sent");
+                }
+                let (head, mut from) = timeout(SOON, answer).await.expect("in time").expect("an answer").into_parts();
+                let mut said = Vec::new();
+                while let Some(Ok(data)) = from.data().await {
+                    said.extend_from_slice(&data);
+                }
+                let arrived = last();
+                match reason {
+                    Some(reason) => {
+                        let problem: Value = serde_json::from_slice(&said).expect("a problem document");
+                        assert_eq!(
+                            (problem["reason"].as_str(), problem["status"].as_u64()),
+                            (Some(reason), Some(head.status.as_u16().into())),
+                            "{what}"
+                        );
+                        assert!(arrived.is_none(), "{what}: {arrived:?}");
+                    }
+                    None => {
+                        let Arrived { first, fields, body: came, .. } = arrived.unwrap_or_else(|| panic!("{what}: {}", head.status));
+                        assert_eq!(
+                            (head.status.as_u16(), first, came),
+                            (200, format!("{method} {path}"), body.as_bytes().to_vec()),
+                            "{what}"
+                        );
+                        if !body.is_empty() && !what.contains(FORM) {
+                            assert_eq!(fields["content-type"], "application/octet-stream", "{what}");
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn what_is_passed_on_and_what_is_not() {
+    let world = World::guarded(&policy());
+    let arrivals = serve(&world);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    world.in_pod(|| {
+        block_on(async {
+            let send = connect((ORDERS, PORTS[0])).await;
+            let mut request = Request::builder().method("POST").uri(format!("http://{HOST}/a")).body(()).expect("a request");
+            for (name, value) in
+                [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("tracestate", "a=b"), ("te", "trailers"), ("x-mine", "1")]
+            {
+                request.headers_mut().append(name, value.parse().expect("a value"));
+            }
+            let (answer, mut up) = send.clone().ready().await.expect("room").send_request(request, false).expect("sent");
+            up.send_data(Bytes::from_static(b"hello"), false).expect("sent");
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-forged", "1".parse().expect("a value"));
+            up.send_trailers(trailers).expect("sent");
+            assert_eq!(timeout(SOON, answer).await.expect("in time").expect("an answer").status(), StatusCode::OK);
+        });
+    });
+    let Arrived { fields, body, trailers, .. } = arrivals.lock().expect("no panic while locked").pop().expect("it arrived");
+    assert_eq!((body, trailers), (b"hello".to_vec(), 0), "trailers of requests, which nobody judged, are dropped");
+    for (name, value) in
+        [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("tracestate", "a=b"), ("te", "trailers"), ("x-mine", "1")]
+    {
+        assert_eq!(fields[name], value);
+    }
+    let look = || world.records("trace", trace).pop().ok_or(String::new());
+    let record = world.eventually("it is written", look).0;
+    assert_eq!((&record["source"], &record["sent"], &record["status"]), (&json!("orders"), &json!(5), &json!(200)));
+}
+
+#[test]
+fn a_path_that_is_no_longer_declared_ends_its_stream_and_no_other() {
+    let world = World::guarded(&policy());
+    let arrivals = serve(&world);
+    let (ask_never, cut) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            world.in_pod(|| {
+                block_on(async {
+                    let send = connect((ORDERS, PORTS[1])).await;
+                    let begin = |path: &str| {
+                        let (send, request) = (send.clone(), request("orders.shop:8081", path));
+                        async move { send.ready().await.expect("room").send_request(request, true).expect("sent").0 }
+                    };
+                    let (narrowed, mut kept) = (begin("/articles/never").await, begin("/live/never").await);
+                    // It is not below the exact path: nothing is sent of it.
+                    assert_eq!((&mut kept).await.expect("an answer").status(), StatusCode::FORBIDDEN);
+                    ask_never.send(()).expect("it is awaited");
+                    let error = timeout(Duration::from_secs(10), narrowed).await.expect("it is cut").expect_err("no answer");
+                    assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM), "{error}");
+                    assert_eq!(ask(&send, request("orders.shop:8081", "/live")).await, Ok(StatusCode::OK), "the connection goes on");
+                });
+            });
+        });
+        cut.recv_timeout(Duration::from_secs(10)).expect("it was asked");
+        let arrived = || arrivals.lock().expect("no panic while locked").iter().any(|arrived| arrived.first == "GET /articles/never");
+        world.eventually("it is under way", || if arrived() { Ok(()) } else { Err(String::new()) });
+        let mut narrowed = policy();
+        narrowed["generation"] = json!(2);
+        narrowed["destinations"][1]["target"]["http"]["rules"].as_array_mut().expect("rules").remove(0);
+        world.policy(&narrowed);
+        client.join().expect("no panic");
+    });
+    let denials = world.denials("path_not_declared");
+    assert_eq!(denials.last().map(|record| record["attempted"]["request"]["path"].clone()), Some(json!("/articles/never")));
 }
