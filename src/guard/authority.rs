@@ -43,6 +43,11 @@ const KEPT: &str = "authority.json";
 
 /// A pod rarely lives so long; its guard says when the end is near.
 const LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// So long before it is said, each time that the guard starts.
+const SOON: Duration = Duration::from_secs(30 * 86_400);
+const ENDS_SOON: &str =
+    "the authority by which the guard looks into TLS ends within 30 days, and then that TLS is refused; hint: make the pod anew";
+const DAY: Duration = Duration::from_secs(86_400);
 const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// A leaf that has less left is made anew.
 const LEAF_LEFT: Duration = Duration::from_secs(10 * 86_400);
@@ -195,6 +200,11 @@ impl Inspection {
     }
 
     /// Trouble with the app's TLS: for each server once in a while.
+    /// Whether the authority will not be believed much longer.
+    fn ends_soon(&self, now: SystemTime) -> bool {
+        now + SOON >= self.authority.until
+    }
+
     pub fn trouble(&self, records: &Records, server: &DomainName, what: &str) {
         let mut told = self.told.lock().unwrap_or_else(|e| e.into_inner());
         told.retain(|_, at| at.elapsed() < AGAIN);
@@ -208,6 +218,7 @@ impl Inspection {
 /// Says of each policy that holds which servers it has inspected that this guard cannot be.
 pub async fn watch(inspection: Option<Arc<Inspection>>, mut held: Held, records: Arc<Records>) {
     let mut said = String::new();
+    let mut ends_soon = false;
     loop {
         let inspected = held.borrow_and_update().as_ref().map(|policy| policy.inspected()).unwrap_or_default();
         let now = not_inspected(inspection.as_deref(), &inspected);
@@ -215,7 +226,12 @@ pub async fn watch(inspection: Option<Arc<Inspection>>, mut held: Held, records:
             records.trouble("inspection", &now);
         }
         said = now;
-        if held.changed().await.is_err() {
+        if !ends_soon && inspection.as_ref().is_some_and(|inspection| inspection.ends_soon(SystemTime::now())) {
+            ends_soon = true;
+            records.trouble("inspection", ENDS_SOON);
+        }
+        // Its end comes nearer, whatever else changes.
+        if let Ok(Err(_)) = tokio::time::timeout(DAY, held.changed()).await {
             return;
         }
     }
@@ -538,6 +554,8 @@ mod tests {
         assert!(verify(&inspection.authority.certificate, &third.cert, HELP, last).is_ok());
         assert!(Arc::ptr_eq(&third, &leaf(HELP, last).unwrap()), "it cannot last longer");
         assert!(leaf(HELP, inspection.authority.until).is_none());
+        let until = inspection.authority.until;
+        assert_eq!([DAY, SOON, SOON + DAY].map(|before| inspection.ends_soon(until - before)), [true, true, false]);
         for number in 0..2 * MOST_LEAVES {
             assert!(leaf(&format!("pod-{number}.vault.support.svc.cluster.local"), now).is_some());
         }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::signal::unix::SignalKind;
 use tokio::sync::watch;
 
 use crate::policy::GuardPolicy;
@@ -86,7 +87,7 @@ pub enum GuardError {
     Channel(#[from] channel::ChannelError),
 }
 
-/// Until SIGTERM.
+/// Until SIGTERM, or Ctrl-C.
 pub async fn run(options: Options) -> Result<(), GuardError> {
     let Options { policy, authority, token, resolv_conf, listen, inspection, drain } = options;
     if let Some(at) = listen.filter(|at| !at.ip().is_loopback()) {
@@ -95,7 +96,8 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let hardening = harden::begin()?;
     let resolv_conf = std::fs::read_to_string(&resolv_conf).unwrap_or_default();
     let (records, usage) = (Arc::new(Records::stdout()), Arc::new(usage::Usage::default()));
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(GuardError::Signals)?;
+    let signal = |kind| tokio::signal::unix::signal(kind).map_err(GuardError::Signals);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let client = match &authority {
         Authority::Signed(trust, _) => Some(channel::Client::new(trust.public_key())?),
         // Nobody could be believed.
@@ -150,7 +152,11 @@ pub async fn run(options: Options) -> Result<(), GuardError> {
     let sidecar = sidecar.map(|(health, dns)| [tokio::spawn(health::serve(health, held)), tokio::spawn(dns.serve())]);
     let open = tcp.open();
     let tcp = tokio::spawn(tcp.serve());
-    terminate.recv().await;
+    let drain = tokio::select! {
+        _ = terminate.recv() => drain,
+        // Who sits before it waits for nobody.
+        _ = interrupt.recv() => Duration::ZERO,
+    };
     tcp.abort();
     open.drained(drain).await;
     last.written();

@@ -329,10 +329,12 @@ arrivals() { # judged: nothing that is not declared
   wrong=$(jq -r 'select((.host // .sni // "" | startswith("evil")) or (.path // "" | startswith("/echo/evil"))) | "undeclared host: \(.path // .sni)"' "$results/arrived.jsonl" | head -n 3)
   if [ "$1" = judged ]; then
     wrong+=$'\n'$(jq -r 'select(.path // "" | test("ndeclared")) | "undeclared path: \(.method) \(.path)"' "$file" | head -n 3)
-    # Hop-by-hop fields end at the guard; only a declared WebSocket is an upgrade.
+    # Hop-by-hop fields end at the guard; only a declared WebSocket is an upgrade. Behind a body that may be passed over nothing follows.
     wrong+=$'\n'$(jq -r '
-      select(.headers) | .path as $path | .headers | keys[]
-      | select(test("^(Proxy-|Http2-Settings$|Keep-Alive$)"; "i") or ($path != "/ws" and test("^(Connection|Upgrade)$"; "i"))) | "\(.) at \($path)"
+      select(.headers) | .path as $path | (.method | IN("POST", "PUT", "PATCH")) as $with_body | .headers | to_entries[]
+      | (.value | tostring | test("close")) as $close | .key
+      | select(test("^(Proxy-|Http2-Settings$|Keep-Alive$)"; "i")
+          or ($path != "/ws" and test("^(Connection|Upgrade)$"; "i") and ($with_body or ($close | not)))) | "\(.) at \($path)"
     ' "$file" | head -n 3)
   fi
   wrong=$(grep . <<<"$wrong" || true)

@@ -162,3 +162,84 @@ fn status(code: u8, message: &str, reason: &str, metadata: &[(&str, &str)]) -> V
     part(&mut out, 3, &any);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::guard::record::tests::{Log, policy};
+
+    fn denied(reason: Reason) -> (Records, Log, Denied) {
+        let log = Log::default();
+        (Records::to(Box::new(log.clone())), log, Denied::by(Arc::new(policy("Enforce", "d")), reason))
+    }
+
+    fn attempt(declare: Option<&str>) -> Attempt {
+        Attempt::Request { method: "POST".into(), host: "help.example.com".into(), path: "/a".into(), declare: declare.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_problem_document_says_it_to_programs_people_and_models() {
+        let (records, log, denied) = denied(Reason::MethodNotDeclared);
+        let Answer { status, body } = refuse(&records, &denied, &attempt(Some("dataSources: …")));
+        let mut problem: Value = serde_json::from_slice(&body).unwrap();
+        let detail = problem["detail"].take().as_str().unwrap().to_owned();
+        let id = problem["requestId"].take();
+        assert_eq!((status, &id), (403, &log.records()[0]["requestId"]), "under which it is written down");
+        assert!(detail.starts_with("Not allowed: ") && detail.contains("Trying again will not help. What helps: "), "{detail}");
+        let expected = json!({
+            "type": "https://remit.dev/reasons/method_not_declared", "title": "outside the scope of support/bot", "status": 403, "detail": null,
+            "reason": "method_not_declared", "attempted": {"method": "POST", "host": "help.example.com", "path": "/a"}, "retryable": false,
+            "declare": "dataSources: …", "requestId": null,
+        });
+        assert_eq!(problem, expected);
+    }
+
+    #[test]
+    fn what_failed_may_be_tried_again() {
+        for (reason, status, title, again) in [
+            (Reason::Unreachable, 502, "could not be done within the scope of support/bot", true),
+            (Reason::UpstreamSlow, 504, "could not be done within the scope of support/bot", true),
+            (Reason::HostMismatch, 421, "outside the scope of support/bot", false),
+        ] {
+            let (records, _, denied) = denied(reason);
+            let answer = refuse(&records, &denied, &attempt(Some("what is not declarable is not offered")));
+            let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(
+                (answer.status, problem["title"].as_str(), problem["retryable"].as_bool()),
+                (status, Some(title), Some(again)),
+                "{reason}"
+            );
+            assert!(problem["declare"].is_null() && problem["detail"].as_str().unwrap().contains("again"), "{problem}");
+        }
+        let (records, _, _) = denied(Reason::NoPolicy);
+        let answer = refuse(&records, &Denied { reason: Reason::NoPolicy, policy: None }, &attempt(None));
+        assert!(String::from_utf8(answer.body).unwrap().contains(r#""title":"there is no scope""#));
+    }
+
+    #[test]
+    fn a_call_of_grpc_is_told_in_its_own_way() {
+        for (reason, code) in
+            [(Reason::PathNotDeclared, "7"), (Reason::Unreachable, "14"), (Reason::RequestMalformed, "3"), (Reason::RequestTooLarge, "3")]
+        {
+            let (records, log, denied) = denied(reason);
+            let fields = refuse_grpc(&records, &denied, &attempt(Some("declare: é")));
+            let field = |name: &str| fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str()).unwrap();
+            assert_eq!((field("grpc-status"), field("content-type")), (code, "application/grpc"), "{reason}");
+            assert!(field("grpc-message").bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{reason}");
+            let details =
+                base64::Engine::decode(&base64::engine::general_purpose::STANDARD_NO_PAD, field("grpc-status-details-bin")).unwrap();
+            let text = String::from_utf8_lossy(&details).into_owned();
+            let id = log.records()[0]["requestId"].as_str().unwrap().to_owned();
+            assert!(
+                text.contains("type.googleapis.com/google.rpc.ErrorInfo") && text.contains(reason.code()) && text.contains(&id),
+                "{text}"
+            );
+            assert_eq!(text.contains("declare: é"), reason.declarable(), "{text}");
+        }
+        assert_eq!(escaped("a%b\né"), "a%25b%0A%C3%A9");
+    }
+}

@@ -25,10 +25,12 @@ use crate::wire::form::{Form, form_names_a_method, form_of};
 const LONGEST_RECORDED: usize = 256;
 /// For a form, which is read before it is sent on.
 const FORM: Duration = Duration::from_secs(30);
-/// The status that is written of a request for the answer of which nobody waited.
-const GIVEN_UP: u16 = 499;
 /// It is not on its way.
 const NOWHERE: u16 = 0;
+/// It is on its way, and there is no answer: no status that an upstream can say.
+const GIVEN_UP: u16 = 1;
+/// What is written of one for the answer of which nobody waited.
+const NOBODY_WAITED: u16 = 499;
 
 /// A request as it was said.
 pub struct Said<'a> {
@@ -301,7 +303,7 @@ impl Drop for Exchange<'_> {
             method: cut(self.said.method),
             host: &self.host().to_string(),
             path: cut(self.path()),
-            status,
+            status: if status == GIVEN_UP { NOBODY_WAITED } else { status },
             sent,
             received,
             microseconds: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -145,10 +145,13 @@ async fn unread(gate: &Gate, client: &Client, reason: Reason, reader: &mut Reade
     let slot = gate.usage.of(permit.source());
     slot.connections.fetch_add(1, Ordering::Relaxed);
     let switched = switched(reader, writer, &mut back, &mut there, &slot.sent, &slot.received);
-    match gate.while_permitted(&permit, Some(address), switched).await {
-        Ok(()) => Some(After::Close),
-        Err(_) => Some(After::Reset),
+    let ended = gate.while_permitted(&permit, Some(address), switched).await;
+    if !matches!(ended, Ok(Ok(()))) {
+        let (stream, _) = back.whole(there);
+        reset(stream.tcp());
+        return Some(After::Reset);
     }
+    Some(After::Close)
 }
 
 /// The next head. None: the end before it. It is there until its exchange has ended, and counted for as long; what came behind it does not
@@ -328,7 +331,13 @@ async fn exchange(
                 return if request.persistence == Persistence::KeepAlive { After::Next } else { After::Close };
             }
             End::Answered { client: Persistence::Close, .. } => return After::Close,
-            End::Switched => return After::Reset,
+            End::Switched(Ok(())) => return After::Close,
+            End::Switched(Err(())) => {
+                // What one side broke off, the other sees broken off.
+                let (stream, _) = current.reader.whole(current.writer);
+                reset(stream.tcp());
+                return After::Reset;
+            }
             End::Failed(_) if exchange.is_answered() => return After::Reset,
             // Who closes an idle connection has not seen what came meanwhile; and if it has, nothing was changed.
             End::Failed(Reason::Unreachable) if used && tries == 1 && again => {}
@@ -403,8 +412,8 @@ enum End {
         client: Persistence,
         upstream: Persistence,
     },
-    /// To another protocol, and that has ended.
-    Switched,
+    /// To another protocol, and that has ended, or was broken off.
+    Switched(Result<(), ()>),
     /// Perhaps in the middle of an answer.
     Failed(Reason),
     ClientGone,
@@ -427,8 +436,8 @@ impl Talk<'_> {
     async fn on(self, reader: &mut Reader, writer: &mut Writer, link: &mut Link) -> End {
         let Self { exchange, request, length, body, held, upgrade } = self;
         let sent = &exchange.sent;
-        // The request was sent; the client has seen something of the answer.
-        let (whole, begun) = (AtomicBool::new(false), AtomicBool::new(false));
+        // The request was sent.
+        let whole = AtomicBool::new(false);
         let answer = {
             let (up, down) = (&mut link.writer, &mut link.reader);
             let mut sending = std::pin::pin!(async {
@@ -448,18 +457,19 @@ impl Talk<'_> {
                 tokio::time::sleep(GONE).await;
                 Err(Broken::Source)
             });
-            let mut answering = std::pin::pin!(answer(exchange, request, upgrade, down, writer, &begun));
+            let mut answering = std::pin::pin!(answer(exchange, request, upgrade, down, writer));
             let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));
-            let mut refused = false;
+            let (mut refused, mut waited) = (false, false);
             loop {
                 tokio::select! {
                     biased;
                     answer = &mut answering => break answer,
                     () = &mut patience => {
                         let sent = refused || whole.load(Ordering::Relaxed);
-                        if sent && !exchange.is_answered() {
+                        if waited && !exchange.is_answered() {
                             break Err(Reason::UpstreamSlow);
                         }
+                        waited = sent;
                         patience.as_mut().reset(tokio::time::Instant::now() + ANSWER);
                     }
                     failed = &mut sending, if !refused => match failed {
@@ -467,7 +477,7 @@ impl Talk<'_> {
                         Err(Broken::Sink) => refused = true,
                         Ok(()) => refused = true,
                         Err(Broken::Source) if whole.load(Ordering::Relaxed) => return End::ClientGone,
-                        Err(Broken::Source) if length == Length::Chunked && !begun.load(Ordering::Relaxed) => return End::Malformed,
+                        Err(Broken::Source) if length == Length::Chunked && !exchange.is_answered() => return End::Malformed,
                         Err(Broken::Source) => return End::ClientGone,
                     },
                 }
@@ -480,8 +490,7 @@ impl Talk<'_> {
                 End::Answered { client: kept(client), upstream: kept(upstream) }
             }
             Ok(Answered::Switched) => {
-                switched(reader, writer, &mut link.reader, &mut link.writer, sent, &exchange.received).await;
-                End::Switched
+                End::Switched(switched(reader, writer, &mut link.reader, &mut link.writer, sent, &exchange.received).await)
             }
             Err(reason) => End::Failed(reason),
         }
@@ -489,14 +498,22 @@ impl Talk<'_> {
 }
 
 /// Bytes both ways, until both have ended: see [`both`].
-async fn switched(reader: &mut Reader, writer: &mut Writer, back: &mut Reader, there: &mut Writer, sent: &AtomicU64, received: &AtomicU64) {
+async fn switched(
+    reader: &mut Reader,
+    writer: &mut Writer,
+    back: &mut Reader,
+    there: &mut Writer,
+    sent: &AtomicU64,
+    received: &AtomicU64,
+) -> Result<(), ()> {
     let (mut up, mut down) = (Body::new(Length::UntilEnd), Body::new(Length::UntilEnd));
     let mut from_client = Incoming { reader, body: &mut up };
     let mut to_upstream = Outgoing { writer: there, length: Length::UntilEnd };
     let mut from_upstream = Incoming { reader: back, body: &mut down };
     let mut to_client = Outgoing { writer, length: Length::UntilEnd };
     let (there, back) = (pass(&mut from_client, &mut to_upstream, sent), pass(&mut from_upstream, &mut to_client, received));
-    let _ = both(there, back, || sent.load(Ordering::Relaxed).wrapping_add(received.load(Ordering::Relaxed)), HALF_OPEN).await;
+    let ended = both(there, back, || sent.load(Ordering::Relaxed).wrapping_add(received.load(Ordering::Relaxed)), HALF_OPEN).await;
+    ended.map_err(drop)
 }
 
 enum Answered {
@@ -504,14 +521,13 @@ enum Answered {
     Switched,
 }
 
-/// The answer of an upstream, to the client. `begun`: set once the client has seen something of it.
+/// The answer of an upstream, to the client.
 async fn answer(
     exchange: &Exchange<'_>,
     request: &Request<'_>,
     upgrade: Option<&str>,
     reader: &mut Reader,
     writer: &mut Writer,
-    begun: &AtomicBool,
 ) -> Result<Answered, Reason> {
     const MALFORMED: Reason = Reason::UpstreamMalformed;
     /// It ended before it said anything.
@@ -524,6 +540,7 @@ async fn answer(
             Ok(None) => return Err(NOTHING),
             // It is well, and there is no room for it.
             Err(Reason::TooManyConnections) => return Err(Reason::TooManyConnections),
+            Err(Reason::TooSlow) => return Err(Reason::UpstreamSlow),
             Err(_) => return Err(MALFORMED),
         };
         let response = Response::read(&head, request.method).map_err(|_| MALFORMED)?;
@@ -533,7 +550,6 @@ async fn answer(
         for (field, moved) in fields.iter_mut().zip(&moved) {
             field.value = moved.as_deref().unwrap_or(field.value);
         }
-        begun.store(true, Ordering::Relaxed);
         if status == 101 {
             if upgrade.is_none() || to.map(str::to_ascii_lowercase).as_deref() != upgrade {
                 return Err(MALFORMED);

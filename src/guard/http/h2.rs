@@ -37,12 +37,12 @@ use crate::wire::http1::{LARGEST_HEAD, MOST_FIELDS, is_for_one_hop, names_a_meth
 const STAGED: usize = 32 * 1024;
 /// Answers that are none yet, before the one that counts.
 const MOST_INTERIM: usize = 16;
+/// For requests that a new policy forbids to end, and for the client to be told.
+const CUT: Duration = Duration::from_millis(100);
 /// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
 /// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
 const ANSWER: Duration = Duration::from_secs(900);
-/// For an upstream to have room for one more stream; then it is asked on another connection.
-const CROWDED: Duration = Duration::from_secs(1);
 /// Connections to upstreams of one connection of a client, those that serve a last request included.
 const MOST_LINKS: usize = 8;
 /// Written at once.
@@ -65,10 +65,11 @@ struct Share {
 
 /// The more connections there are, the less each may hold: so many, the last included, and how much. All streams of the first may wait for
 /// somebody to take them, and take no room from others that come; of the next an eighth may.
-const SHARES: [(usize, Share); 3] = [
+const SHARES: [(usize, Share); 4] = [
     (1, Share { window: 64 * 1024 - 1, windows: 128 * (64 * 1024 - 1), streams: 128, staged: 256 * 1024 }),
     (16, Share { window: 64 * 1024 - 1, windows: 16 * (64 * 1024 - 1), streams: 128, staged: 256 * 1024 }),
-    (usize::MAX, Share { window: 16 * 1024, windows: 32 * 16 * 1024, streams: 32, staged: 64 * 1024 }),
+    (64, Share { window: 16 * 1024, windows: 32 * 16 * 1024, streams: 32, staged: 64 * 1024 }),
+    (usize::MAX, Share { window: 16 * 1024, windows: 8 * 16 * 1024, streams: 8, staged: 32 * 1024 }),
 ];
 
 impl Share {
@@ -177,10 +178,12 @@ pub async fn serve(door: &Arc<Door>, stream: Begun<Stream>, mut client: Client) 
         }
     };
     if gate.while_still(|policy| policy.still_of(&session.client.site), served).await.is_err() {
-        // What a new policy forbids is cut, and those who wait for an answer learn that there is none.
+        // What a new policy forbids is cut, and those who wait for an answer learn that there is none. They hear of the policy as well, and
+        // write down what became of them.
+        let _ = timeout(CUT, async { while requests.join_next().await.is_some() {} }).await;
         requests.abort_all();
         connection.abrupt_shutdown(h2::Reason::REFUSED_STREAM);
-        let _ = timeout(Duration::from_millis(100), poll_fn(|context| connection.poll_closed(context))).await;
+        let _ = timeout(CUT, poll_fn(|context| connection.poll_closed(context))).await;
     }
 }
 
@@ -192,6 +195,8 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
     }
     // A call of gRPC reads other refusals.
     let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    // What answers HEAD has no body.
+    let bare = request.method() == Method::HEAD;
     let records = &session.door.gate().records;
     match exchange(&session, request, &mut respond).await {
         Ok(()) => {}
@@ -210,7 +215,10 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
             *head.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::FORBIDDEN);
             head.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
             head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            if let Ok(mut body) = respond.send_response(head, answer.body.is_empty()) {
+            let empty = bare || answer.body.is_empty();
+            if let Ok(mut body) = respond.send_response(head, empty)
+                && !empty
+            {
                 let _ = Outgoing { to: &mut body, stage: &session.stage }.data(answer.body.into()).await;
                 let _ = body.send_data(Bytes::new(), true);
             }
@@ -218,7 +226,8 @@ async fn one(session: Arc<Session>, request: Request<RecvStream>, mut respond: S
         Err(Failed::Cut(refused)) => {
             let Refused { denied, attempt } = *refused;
             records.judged(Outcome::Refused, denied.reason, &attempt, denied.policy.as_deref());
-            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            // Not REFUSED_STREAM, after which it may be asked again: it has reached the upstream.
+            respond.send_reset(h2::Reason::CANCEL);
         }
         Err(Failed::Reset(reason)) => respond.send_reset(reason),
     }
@@ -278,7 +287,14 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
         }
     };
     let held = match content {
-        Content::Form(kind) => Some(exchange.form(kind, &mut incoming).await.map_err(|reason| Failed::refused(exchange.refused(reason)))?),
+        Content::Form(kind) => {
+            if expects(&head.headers) {
+                let mut go_on = Response::new(());
+                *go_on.status_mut() = StatusCode::CONTINUE;
+                let _ = respond.send_informational(go_on);
+            }
+            Some(exchange.form(kind, &mut incoming).await.map_err(|reason| Failed::refused(exchange.refused(reason)))?)
+        }
         Content::Any | Content::Untyped => None,
     };
 
@@ -297,6 +313,9 @@ async fn exchange(session: &Session, request: Request<RecvStream>, respond: &mut
     copy(&head.headers, outgoing.headers_mut());
     if content == Content::Untyped {
         outgoing.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(NO_FORM));
+    }
+    if held.is_none() && expects(&head.headers) {
+        outgoing.headers_mut().insert(EXPECT, HeaderValue::from_static("100-continue"));
     }
     // Between HTTP/2 and HTTP/2 it says that trailers are understood: gRPC asks for it.
     if head.headers.get(TE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"trailers")) {
@@ -341,14 +360,16 @@ async fn talk(
     let answer = {
         let mut answering = std::pin::pin!(interim(&mut answering, respond));
         let mut patience = std::pin::pin!(tokio::time::sleep(ANSWER));
+        let mut waited = false;
         loop {
             tokio::select! {
                 biased;
                 answer = &mut answering => break Ok(answer),
                 () = &mut patience => {
-                    if sent {
+                    if waited {
                         break Err(());
                     }
+                    waited = sent;
                     patience.as_mut().reset(tokio::time::Instant::now() + ANSWER);
                 }
                 done = &mut sending, if !sent => match done {
@@ -366,7 +387,10 @@ async fn talk(
         Ok(Err(Interim::Failed(error))) => {
             return Err(match error.reason() {
                 // As the upstream says it: a client knows which of them to try again.
-                Some(reason) if error.is_reset() && error.is_remote() => Failed::Reset(reason),
+                Some(reason) if error.is_reset() && error.is_remote() => {
+                    exchange.answered(Reason::UpstreamMalformed.status());
+                    Failed::Reset(reason)
+                }
                 _ => refused(of_upstream(&error)),
             });
         }
@@ -475,6 +499,11 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
 }
 
+/// Whether the client waits until somebody wants the body.
+fn expects(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// What is for the other end.
 fn copy(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from {
@@ -498,8 +527,12 @@ impl Session {
         if let Some(mut link) = place.take() {
             let policy = gate.policy()?;
             let alive = policy.still(permit, Some(link.address)).is_ok() && link.way.still(&policy);
-            // One that has no room for more streams serves those that it has.
-            if alive && let Ok(Ok(send)) = timeout(CROWDED, link.send.clone().ready()).await {
+            // One that has no room for more streams serves those that it has, as long as there is room for another.
+            let crowded = Arc::strong_count(&link.driver) > link.send.current_max_send_streams() && self.room.available_permits() > 0;
+            if alive
+                && !crowded
+                && let Ok(send) = link.send.clone().ready().await
+            {
                 return Ok(place.insert(Link { send, ..link }).clone());
             }
         }
@@ -652,6 +685,10 @@ impl Sink for Outgoing<'_> {
             self.to.send_data(piece, false).map_err(|_| Broken::Sink)?;
         }
         Ok(())
+    }
+
+    async fn gone(&mut self) {
+        let _ = poll_fn(|context| self.to.poll_reset(context)).await;
     }
 
     async fn flush(&mut self) -> Result<(), Broken> {

@@ -42,6 +42,10 @@ pub trait Source {
 /// Where a body goes to.
 pub trait Sink {
     fn data(&mut self, data: Bytes) -> impl Future<Output = Result<(), Broken>> + Send;
+    /// Resolves when nobody will take anything any more, as far as that shows while nothing is given.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
     /// What was given is on its way: before something is waited for.
     fn flush(&mut self) -> impl Future<Output = Result<(), Broken>> + Send;
     fn end(&mut self, trailers: Option<HeaderMap>) -> impl Future<Output = Result<(), Broken>> + Send;
@@ -57,7 +61,11 @@ pub async fn pass(source: &mut impl Source, sink: &mut impl Sink, count: &Atomic
                 Poll::Ready(next) => next?,
                 Poll::Pending => {
                     sink.flush().await?;
-                    next.await?
+                    tokio::select! {
+                        biased;
+                        next = &mut next => next?,
+                        () = sink.gone() => return Err(Broken::Sink),
+                    }
                 }
             }
         };

@@ -82,7 +82,12 @@ async fn serve_one(stream: TcpStream, arrivals: Arrivals) {
             if head.uri.path().ends_with("/never") {
                 return std::future::pending().await;
             }
-            let _ = respond.send_response(http::Response::new(()), true);
+            let silent = head.uri.path().ends_with("/silent");
+            let body = respond.send_response(http::Response::new(()), !silent);
+            if let (true, Ok(mut body)) = (silent, body) {
+                // Until the other side gives it up.
+                let _ = std::future::poll_fn(|context| body.poll_reset(context)).await;
+            }
         });
     }
 }
@@ -99,6 +104,12 @@ async fn connect(to: (&str, u16)) -> SendRequest<Bytes> {
 
 fn request(host: &str, path: &str) -> Request<()> {
     Request::builder().uri(format!("http://{host}{path}")).body(()).expect("a request")
+}
+
+/// A request of the port that has rules, under way.
+async fn begin(send: &SendRequest<Bytes>, path: &str) -> h2::client::ResponseFuture {
+    let mut send = send.clone().ready().await.expect("room");
+    send.send_request(request("orders.shop:8081", path), true).expect("sent").0
 }
 
 async fn ask(send: &SendRequest<Bytes>, request: Request<()>) -> Result<StatusCode, String> {
@@ -348,16 +359,13 @@ fn a_path_that_is_no_longer_declared_ends_its_stream_and_no_other() {
             world.in_pod(|| {
                 block_on(async {
                     let send = connect((ORDERS, PORTS[1])).await;
-                    let begin = |path: &str| {
-                        let (send, request) = (send.clone(), request("orders.shop:8081", path));
-                        async move { send.ready().await.expect("room").send_request(request, true).expect("sent").0 }
-                    };
-                    let (narrowed, mut kept) = (begin("/articles/never").await, begin("/live/never").await);
+                    let narrowed = begin(&send, "/articles/never").await;
+                    let mut kept = begin(&send, "/live/never").await;
                     // It is not below the exact path: nothing is sent of it.
                     assert_eq!((&mut kept).await.expect("an answer").status(), StatusCode::FORBIDDEN);
                     ask_never.send(()).expect("it is awaited");
                     let error = timeout(Duration::from_secs(10), narrowed).await.expect("it is cut").expect_err("no answer");
-                    assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM), "{error}");
+                    assert_eq!(error.reason(), Some(h2::Reason::CANCEL), "{error}");
                     assert_eq!(ask(&send, request("orders.shop:8081", "/live")).await, Ok(StatusCode::OK), "the connection goes on");
                 });
             });
@@ -373,4 +381,46 @@ fn a_path_that_is_no_longer_declared_ends_its_stream_and_no_other() {
     });
     let denials = world.denials("path_not_declared");
     assert_eq!(denials.last().map(|record| record["attempted"]["request"]["path"].clone()), Some(json!("/articles/never")));
+}
+
+/// Nothing comes that would tell that the client is gone: the stream's end does.
+#[test]
+fn who_gives_a_silent_stream_up_leaves_nothing_behind() {
+    let world = World::guarded(&policy());
+    serve(&world);
+    world.in_pod(|| {
+        block_on(async {
+            let send = connect((ORDERS, PORTS[0])).await;
+            // More than may be under way at once.
+            for n in 0..200 {
+                let silent = send.clone().ready().await.expect("room").send_request(request(HOST, "/head/silent"), true).expect("sent").0;
+                let (head, body) = timeout(SOON, silent).await.expect("in time").expect("an answer").into_parts();
+                assert_eq!(head.status, StatusCode::OK, "{n}");
+                drop(body);
+            }
+            assert_eq!(ask(&send, request(HOST, "/a")).await, Ok(StatusCode::OK));
+        });
+    });
+    let look = || match world.records("path", "/head/silent").len() {
+        200 => Ok(()),
+        few => Err(format!("{few}")),
+    };
+    world.eventually("all have ended", look);
+}
+
+#[test]
+fn what_answers_head_has_no_body() {
+    let world = World::guarded(&policy());
+    serve(&world);
+    world.in_pod(|| {
+        block_on(async {
+            let send = connect((ORDERS, PORTS[1])).await;
+            let mut request = request("orders.shop:8081", "/admin");
+            *request.method_mut() = http::Method::HEAD;
+            let (answer, _) = send.clone().ready().await.expect("room").send_request(request, true).expect("sent");
+            let answer = timeout(SOON, answer).await.expect("in time").expect("an answer");
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+            assert!(answer.into_body().data().await.is_none(), "nothing follows");
+        });
+    });
 }

@@ -103,3 +103,24 @@ fn answers_to_a_base_url_lead_back_to_it() {
         assert_eq!(message.field("location"), Some("http://orders.shop.svc:8080/next"));
     });
 }
+
+/// An upstream may say the status that stands for a client that went away, and be cut off in the midst of it.
+#[test]
+fn an_answer_of_499_is_an_answer() {
+    let world = World::guarded(&http_wire::policy());
+    let upstream = Upstream::new(&world);
+    world.in_pod(|| {
+        for (content, whole) in [("gone", true), ("go", false)] {
+            let said = format!("HTTP/1.1 499 Client Closed\r\nContent-Length: 4\r\n\r\n{content}");
+            upstream.look(|seen| seen.answer = Some((said.into_bytes(), true)));
+            let mut client = Client::connect(ORDERS, PORTS[0]).expect("a connection");
+            client.say(b"GET /a HTTP/1.1\r\nHost: orders.shop:8080\r\n\r\n");
+            let next = client.next(false);
+            let is_whole = matches!(&next, Next::Answer(message) if message.status() == 499 && message.content() == b"gone");
+            assert!(is_whole == whole && (whole || matches!(next, Next::Wrong(_))), "{next:?}");
+        }
+    });
+    let all = written(&world, 2);
+    assert!(all.iter().all(|record| record["status"] == 499), "{all:?}");
+    assert!(world.records("event", "denied").is_empty());
+}
