@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -118,7 +118,14 @@ impl Stage {
 }
 
 /// Where the connection to an upstream is, or will be.
-type Place = tokio::sync::Mutex<Option<Link>>;
+type Place = tokio::sync::Mutex<Held>;
+
+#[derive(Default)]
+struct Held {
+    link: Option<Link>,
+    /// When the last try ended, and why.
+    failed: Option<(Instant, Denied)>,
+}
 
 /// A connection to an upstream, for every request to it.
 #[derive(Clone)]
@@ -519,12 +526,24 @@ fn copy(from: &HeaderMap, to: &mut HeaderMap) {
 impl Session {
     /// A connection for this permit.
     async fn link(&self, permit: &Permit) -> Result<Link, Denied> {
-        let gate = self.door.gate();
         // Until what has ended meanwhile is seen to have ended: a request may be read before the end of an upstream that came before it.
         tokio::task::yield_now().await;
-        let place = self.place(permit);
+        let (place, began) = (self.place(permit), Instant::now());
         let mut place = place.lock().await;
-        if let Some(mut link) = place.take() {
+        // Who has waited for a try that failed does not try again, one after the other.
+        if let Some((_, denied)) = place.failed.as_ref().filter(|(ended, _)| *ended > began) {
+            return Err(denied.clone());
+        }
+        let found = self.found(permit, &mut place).await;
+        if let Err(denied) = &found {
+            place.failed = Some((Instant::now(), denied.clone()));
+        }
+        found
+    }
+
+    async fn found(&self, permit: &Permit, place: &mut Held) -> Result<Link, Denied> {
+        let gate = self.door.gate();
+        if let Some(mut link) = place.link.take() {
             let policy = gate.policy()?;
             let alive = policy.still(permit, Some(link.address)).is_ok() && link.way.still(&policy);
             // One that has no room for more streams serves those that it has, as long as there is room for another.
@@ -533,7 +552,7 @@ impl Session {
                 && !crowded
                 && let Ok(send) = link.send.clone().ready().await
             {
-                return Ok(place.insert(Link { send, ..link }).clone());
+                return Ok(place.link.insert(Link { send, ..link }).clone());
             }
         }
         let fits = |(leave, reached): &mut (Permit, Reached)| {
@@ -549,12 +568,12 @@ impl Session {
         if let Some((_, reached)) = greeted {
             // By now it may have been closed.
             if let Ok(link) = self.speak(permit, reached).await {
-                return Ok(place.insert(link.driven(room)).clone());
+                return Ok(place.link.insert(link.driven(room)).clone());
             }
         }
         let reaching = Box::pin(gate.reach_http(permit, self.client.wanted, &[Version::Two], self.client.server.as_ref()));
         let link = self.speak(permit, gate.while_permitted(permit, None, reaching).await??).await?;
-        Ok(place.insert(link.driven(room)).clone())
+        Ok(place.link.insert(link.driven(room)).clone())
     }
 
     fn place(&self, permit: &Permit) -> Arc<Place> {
@@ -597,7 +616,8 @@ impl Session {
 /// Forgets the eldest that nobody uses now. Whether there was one.
 fn let_go(links: &mut Vec<(Upstream, Leg, Arc<Place>)>) -> bool {
     let unused = |link: &Option<Link>| link.as_ref().is_none_or(|link| Arc::strong_count(&link.driver) == 1);
-    let eldest = links.iter().position(|(_, _, place)| Arc::strong_count(place) == 1 && place.try_lock().is_ok_and(|link| unused(&link)));
+    let eldest =
+        links.iter().position(|(_, _, place)| Arc::strong_count(place) == 1 && place.try_lock().is_ok_and(|held| unused(&held.link)));
     eldest.map(|eldest| links.remove(eldest)).is_some()
 }
 

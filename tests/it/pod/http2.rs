@@ -424,3 +424,27 @@ fn what_answers_head_has_no_body() {
         });
     });
 }
+
+/// Who waited for a try that failed does not try again, one after the other: that would be five seconds each.
+#[test]
+fn a_failure_is_shared_by_all_who_waited_for_it() {
+    let world = World::guarded(&policy());
+    serve(&world);
+    world.in_pod(|| {
+        block_on(async {
+            let send = connect(OWN).await;
+            let mut all = Vec::new();
+            for _ in 0..5 {
+                let request = request("127.0.0.1:15474", "/silent/a");
+                all.push(send.clone().ready().await.expect("room").send_request(request, true).expect("sent").0);
+            }
+            let told = async {
+                for answer in all {
+                    assert_eq!(answer.await.expect("an answer").status(), StatusCode::BAD_GATEWAY);
+                }
+            };
+            timeout(Duration::from_secs(9), told).await.expect("all together");
+        });
+    });
+    assert_eq!(world.denials("unreachable").len(), 5);
+}
