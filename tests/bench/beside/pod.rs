@@ -45,7 +45,15 @@ impl Pod {
         self.write("resolv.conf", &format!("nameserver {DNS}\n"));
         let (note, resolv) = (self.path("policy.note"), self.path("resolv.conf"));
         let trust = signer().trust().to_string();
-        let guard = [&path, "run", "--policy", &note, "--trust", &trust, "--workload", "support/bot/u", "--resolv-conf", &resolv];
+        // As the volumes of a pod.
+        let [ca, store] = ["ca", "trust-store"].map(|name| {
+            let path = self.path(name);
+            std::fs::create_dir_all(&path).expect("a directory");
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("permissions");
+            path
+        });
+        let words = ["run", "--policy", &note, "--trust", &trust, "--workload", "support/bot/u", "--resolv-conf", &resolv];
+        let guard = [&[&*path][..], &words, &["--ca", &ca, "--trust-store", &store]].concat();
         self.spawn(&["--reuid", &uid.to_string()], &guard)
     }
 

@@ -15,8 +15,9 @@ mod peer;
 mod upstream;
 
 use std::io;
+use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
@@ -26,7 +27,7 @@ use beside::world::World;
 use beside::{megabytes, micros, millis};
 use load::{WAYS, Way, What};
 use peer::{Peer, Program};
-use upstream::{BURSTS, Certificates, EVENTS};
+use upstream::{BURSTS, Certificates, EVENTS, SERVERS};
 
 /// How often the targets take turns in a round: the machine is another one a second later.
 const TURNS: usize = 3;
@@ -94,6 +95,14 @@ fn main() {
     let certificates = Certificates::new();
     let world = World::new(programs.len(), upstream::KNOWN);
     world.serve(upstream::serve(certificates.clone()));
+    // On a thread of their own, which may begin after the first who asks.
+    beside::world::inside(&world.world, || {
+        let began = Instant::now();
+        while !SERVERS.iter().all(|server| TcpStream::connect((server.address, server.port)).is_ok()) {
+            assert!(began.elapsed() < Duration::from_secs(10), "the servers do not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
     let names: Vec<&str> = programs.iter().map(Program::name).collect();
     let nginx = names.iter().position(|name| *name == "nginx").expect("nginx takes part");
     let mut figures = Figures::new(&names, (1..names.len()).filter(|n| *n != nginx).map(|n| (n, nginx)).collect());
