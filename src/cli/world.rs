@@ -14,12 +14,9 @@ use serde::de::DeserializeOwned;
 use super::documents::{Document, Place};
 use super::schema;
 use crate::api::{self, AIWorkload, ScopeCeiling};
-use crate::plan::{self, ChannelFact, DnsFact, Facts, FieldError, Origin, PortTarget, Transport, project};
+use crate::plan::{self, ChannelFact, DnsFact, Facts, FieldError, NAMESPACE_NAME_LABEL, Origin, PortTarget, Transport, project};
 use crate::policy::Proxy;
 use crate::scope::{Ceiling, Ceilings, DomainName, ObjectName, Scope, Selector};
-
-/// The label which every Namespace bears with its own name, whoever wrote the file.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Everything that was read.
 #[derive(Default)]

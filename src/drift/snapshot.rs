@@ -18,10 +18,8 @@ use serde_json::Value;
 
 use super::network::{ClusterPolicy, Policy, Port, Protocol, Spec};
 use super::rbac::Rbac;
+use crate::plan::NAMESPACE_NAME_LABEL;
 use crate::scope::ObjectName;
-
-/// The label that every Namespace bears with its own name, whoever wrote the file.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {

@@ -40,6 +40,11 @@ impl Gate {
         self.held.borrow().clone().ok_or(Denied { reason: Reason::NoPolicy, policy: None })
     }
 
+    /// For this reason, by the policy of this moment, if there is one.
+    pub fn denied(&self, reason: Reason) -> Denied {
+        Denied { reason, policy: self.held.borrow().clone() }
+    }
+
     /// The policy is asked first, so nothing of the work is done, however ready it is, that a new policy forbids.
     pub async fn while_still<T>(
         &self,

@@ -236,7 +236,7 @@ impl Door {
                 judged = &mut judged => judged,
                 // It must wait.
                 () = std::future::ready(()) => {
-                    let full = |_| Denied { reason: Reason::TooManyConnections, policy: self.gate.held.borrow().clone() };
+                    let full = |_| self.gate.denied(Reason::TooManyConnections);
                     let _place = self.unjudged.try_acquire().map_err(full)?;
                     judged.await
                 }

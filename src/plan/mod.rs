@@ -35,7 +35,7 @@ pub use facts::{ChannelFact, ClusterRanges, DnsFact, EndpointFact, Facts, PortTa
 pub use guard::{Origin, guard_policy, suspended};
 pub use inject::{GuardSettings, Injection, ids, inject};
 pub use judged::judged_by;
-pub use network::{label_selector, never_a_destination};
+pub use network::{NAMESPACE_NAME_LABEL, label_selector, never_a_destination};
 pub use object::{Kind, ManagedObject, ObjectKey, workload_of};
 pub use patch::patch;
 pub use review::{Author, Change, Check, Circumstances, Question, Review, Rule, review, review_ceiling};

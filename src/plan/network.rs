@@ -21,8 +21,8 @@ use crate::policy::Proxy;
 use crate::policy::pod::{OPERATOR_LABELS, generated_name};
 use crate::scope::{Ceilings, ClientPeer, ObjectName, Requirement, Scope, Selector, Target};
 
-/// The label which every Namespace bears with its own name.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The label which every Namespace bears with its own name, whoever wrote it.
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A Service's selector is its editor's: one of a megabyte would keep every policy that names it from being written.
 pub(super) const MOST_LABELS: usize = 32;

@@ -87,7 +87,7 @@ impl Refused {
     /// Of one of which only the method is known.
     pub fn of(gate: &Gate, method: &str, reason: Reason) -> Self {
         let attempt = Attempt::Request { method: cut(method).to_owned(), host: String::new(), path: String::new(), declare: None };
-        Self { denied: Denied { reason, policy: gate.held.borrow().clone() }, attempt }
+        Self { denied: gate.denied(reason), attempt }
     }
 }
 
@@ -269,7 +269,7 @@ impl<'a> Exchange<'a> {
 
     /// By the guard, after all.
     pub fn refused(&self, reason: Reason) -> Refused {
-        self.denied(Denied { reason, policy: self.gate.held.borrow().clone() })
+        self.denied(self.gate.denied(reason))
     }
 
     /// The same, by a policy that is known.

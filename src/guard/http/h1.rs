@@ -12,7 +12,7 @@ use super::Client;
 use super::answer::{Answer, PROBLEM, refuse, words};
 use super::based::Based;
 use super::exchange::{Content, Exchange, Refused, Said, To};
-use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
+use super::pipeline::{ANSWER, Broken, MOST_INTERIM, Sink, Source, USUAL_HEAD, Whole, pass};
 use crate::guard::gate::{Denied, Gate};
 use crate::guard::record::Outcome;
 use crate::guard::stream::{GONE, HALF_OPEN, Reader, Stream, Writer, at_once, both, counted, is_full, reset};
@@ -27,16 +27,12 @@ use crate::wire::http1::{
 
 /// For a head, from its first byte on.
 const HEAD: Duration = Duration::from_secs(30);
-/// For the head of an answer, once the request is sent: models think for minutes. Up to twice that, for it is looked at so often only.
-const ANSWER: Duration = Duration::from_secs(900);
 /// For a client to take in a refusal before its connection ends.
 const LINGER: Duration = Duration::from_secs(2);
 /// What a client may have sent of a refused request, to be read and dropped.
 const LARGEST_DROPPED: usize = 1024 * 1024;
 /// What a client may send ahead while it waits for an answer.
 const MOST_AHEAD: usize = 64 * 1024;
-/// Answers that are none yet, before the one that counts.
-const MOST_INTERIM: usize = 16;
 
 /// A connection to an upstream, and what it is for.
 struct Link {
@@ -67,14 +63,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, mut
         let head = match gate.while_still(|policy| policy.still_of(&client.site), head(&mut reader)).await {
             Ok(Ok(Some(head))) => head,
             Ok(Ok(None)) => break After::Close,
-            Ok(Err(reason)) => {
-                if let Some(after) = Box::pin(unread(gate, &client, reason, &mut reader, &mut writer)).await {
-                    break after;
-                }
-                let refused = Refused::unread(gate, reason);
-                say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
-                break After::Close;
-            }
+            Ok(Err(reason)) => break Box::pin(without_reading(gate, &client, reason, &mut reader, &mut writer)).await,
             Err(_) => break After::Reset,
         };
         let request = match Request::read(&head) {
@@ -82,12 +71,7 @@ pub async fn serve(door: &Arc<Door>, mut reader: Reader, mut writer: Writer, mut
             Err(fault) => {
                 let rest = std::mem::replace(&mut reader.buffer, BytesMut::from(&head[..]));
                 reader.buffer.extend_from_slice(&rest);
-                if let Some(after) = Box::pin(unread(gate, &client, reason_of(fault), &mut reader, &mut writer)).await {
-                    break after;
-                }
-                let refused = Refused::unread(gate, reason_of(fault));
-                say(&mut writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, "").await;
-                break After::Close;
+                break Box::pin(without_reading(gate, &client, reason_of(fault), &mut reader, &mut writer)).await;
             }
         };
         if let Target::Authority(_) = request.target {
@@ -130,6 +114,21 @@ fn reason_of(fault: Fault) -> Reason {
         Fault::Malformed => Reason::RequestMalformed,
         Fault::TooLarge => Reason::RequestTooLarge,
     }
+}
+
+/// What becomes of a connection on which something has no reading.
+async fn without_reading(gate: &Gate, client: &Client, reason: Reason, reader: &mut Reader, writer: &mut Writer) -> After {
+    match unread(gate, client, reason, reader, writer).await {
+        Some(after) => after,
+        None => refuse_unread(gate, reason, writer, "").await,
+    }
+}
+
+/// Nothing after it is read.
+async fn refuse_unread(gate: &Gate, reason: Reason, writer: &mut Writer, method: &str) -> After {
+    let refused = Refused::unread(gate, reason);
+    say(writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, method).await;
+    After::Close
 }
 
 /// What Observe does with what has no reading: it passes as it is, from here on. None: it is refused.
@@ -240,9 +239,7 @@ async fn exchange(
         }
         // `*` has no path that could be declared, and who is no proxy is asked for paths.
         Target::Absolute { .. } | Target::Asterisk | Target::Authority(_) => {
-            let refused = Refused::unread(gate, Reason::RequestMalformed);
-            say(writer, &refuse(&gate.records, &refused.denied, &refused.attempt), Persistence::Close, request.method).await;
-            return After::Close;
+            return refuse_unread(gate, Reason::RequestMalformed, writer, request.method).await;
         }
     };
     let upgrade = request.upgrade.map(str::to_ascii_lowercase);

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use super::Client;
 use super::answer::{PROBLEM, refuse, refuse_grpc};
 use super::exchange::{Content, Exchange, Refused, Said, To};
-use super::pipeline::{Broken, Sink, Source, USUAL_HEAD, Whole, pass};
-use crate::guard::gate::{Denied, Gate};
+use super::pipeline::{ANSWER, Broken, MOST_INTERIM, Sink, Source, USUAL_HEAD, Whole, pass};
+use crate::guard::gate::Denied;
 use crate::guard::record::Outcome;
 use crate::guard::stream::{Begun, Stream, Waiting, at_once, counted, is_full, reset};
 use crate::guard::tcp::Door;
@@ -35,14 +35,10 @@ use crate::wire::http1::{LARGEST_HEAD, MOST_FIELDS, is_for_one_hop, names_a_meth
 
 /// Of a stream, what waits to be written.
 const STAGED: usize = 32 * 1024;
-/// Answers that are none yet, before the one that counts.
-const MOST_INTERIM: usize = 16;
 /// For requests that a new policy forbids to end, and for the client to be told.
 const CUT: Duration = Duration::from_millis(100);
 /// For the first frames of a connection.
 const GREET: Duration = Duration::from_secs(30);
-/// For the head of an answer, once the request is sent; up to twice that, for it is looked at so often only.
-const ANSWER: Duration = Duration::from_secs(900);
 /// Connections to upstreams of one connection of a client, those that serve a last request included.
 const MOST_LINKS: usize = 8;
 /// Written at once.
@@ -118,10 +114,10 @@ impl Stage {
 }
 
 /// Where the connection to an upstream is, or will be.
-type Place = tokio::sync::Mutex<Held>;
+type Place = tokio::sync::Mutex<Spot>;
 
 #[derive(Default)]
-struct Held {
+struct Spot {
     link: Option<Link>,
     /// When the last try ended, and why.
     failed: Option<(Instant, Denied)>,
@@ -541,7 +537,7 @@ impl Session {
         found
     }
 
-    async fn found(&self, permit: &Permit, place: &mut Held) -> Result<Link, Denied> {
+    async fn found(&self, permit: &Permit, place: &mut Spot) -> Result<Link, Denied> {
         let gate = self.door.gate();
         if let Some(mut link) = place.link.take() {
             let policy = gate.policy()?;
@@ -563,7 +559,7 @@ impl Session {
             let_go(&mut self.links.lock().unwrap_or_else(PoisonError::into_inner));
             self.room.clone().try_acquire_owned()
         });
-        let room = room.map_err(|_| Denied { reason: Reason::TooManyConnections, policy: gate.held.borrow().clone() })?;
+        let room = room.map_err(|_| gate.denied(Reason::TooManyConnections))?;
         let greeted = self.greeted.lock().unwrap_or_else(PoisonError::into_inner).take_if(fits);
         if let Some((_, reached)) = greeted {
             // By now it may have been closed.
@@ -600,15 +596,15 @@ impl Session {
             .max_header_list_size(LARGEST_HEAD as u32)
             .max_send_buffer_size(STAGED)
             .enable_push(false);
-        let malformed = |_| gate.policy().map_or_else(|denied| denied, |policy| Denied::by(policy, Reason::UpstreamMalformed));
+        let malformed = || gate.denied(Reason::UpstreamMalformed);
         let (send, connection) =
-            timeout(GREET, builder.handshake::<_, Bytes>(stream)).await.map_err(malformed)?.map_err(|_| malformed_now(gate))?;
+            timeout(GREET, builder.handshake::<_, Bytes>(stream)).await.map_err(|_| malformed())?.map_err(|_| malformed())?;
         gate.usage.of(permit.source()).connections.fetch_add(1, Ordering::Relaxed);
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             let _ = connection.await;
         });
-        let send = send.ready().await.map_err(|_| malformed_now(gate))?;
+        let send = send.ready().await.map_err(|_| malformed())?;
         Ok(Spoken { send, address, way, stage: Stage::new(self.share), driver })
     }
 }
@@ -635,10 +631,6 @@ impl Spoken {
         let Self { send, address, way, stage, driver } = self;
         Link { send, address, way, stage, driver: Arc::new(Driver { _task: driver, _room: room }) }
     }
-}
-
-fn malformed_now(gate: &Gate) -> Denied {
-    Denied { reason: Reason::UpstreamMalformed, policy: gate.held.borrow().clone() }
 }
 
 /// A body that is read. Its window opens again when what was read has been passed on.

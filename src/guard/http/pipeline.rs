@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -17,6 +18,10 @@ use crate::policy::Reason;
 const LARGEST_FORM: usize = 64 * 1024;
 /// Longer heads are refused while much waits in the guard.
 pub const USUAL_HEAD: usize = 4 * 1024;
+/// For the head of an answer, once the request is sent: models think for minutes. Up to twice that, for it is looked at so often only.
+pub const ANSWER: Duration = Duration::from_secs(900);
+/// Answers that are none yet, before the one that counts.
+pub const MOST_INTERIM: usize = 16;
 /// After so many pieces others have their turn.
 const TURN: usize = 16;
 

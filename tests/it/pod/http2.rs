@@ -324,9 +324,13 @@ fn what_is_passed_on_and_what_is_not() {
         block_on(async {
             let send = connect((ORDERS, PORTS[0])).await;
             let mut request = Request::builder().method("POST").uri(format!("http://{HOST}/a")).body(()).expect("a request");
-            for (name, value) in
-                [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("tracestate", "a=b"), ("te", "trailers"), ("x-mine", "1")]
-            {
+            for (name, value) in [
+                ("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")),
+                ("tracestate", "a=b"),
+                ("te", "trailers"),
+                ("expect", "100-continue"),
+                ("x-mine", "1"),
+            ] {
                 request.headers_mut().append(name, value.parse().expect("a value"));
             }
             let (answer, mut up) = send.clone().ready().await.expect("room").send_request(request, false).expect("sent");
@@ -339,9 +343,13 @@ fn what_is_passed_on_and_what_is_not() {
     });
     let Arrived { fields, body, trailers, .. } = arrivals.lock().expect("no panic while locked").pop().expect("it arrived");
     assert_eq!((body, trailers), (b"hello".to_vec(), 0), "trailers of requests, which nobody judged, are dropped");
-    for (name, value) in
-        [("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")), ("tracestate", "a=b"), ("te", "trailers"), ("x-mine", "1")]
-    {
+    for (name, value) in [
+        ("traceparent", &*format!("00-{trace}-00f067aa0ba902b7-01")),
+        ("tracestate", "a=b"),
+        ("te", "trailers"),
+        ("expect", "100-continue"),
+        ("x-mine", "1"),
+    ] {
         assert_eq!(fields[name], value);
     }
     let look = || world.records("trace", trace).pop().ok_or(String::new());
